@@ -1,0 +1,58 @@
+"""The extension modules and their flags; everything else is in pyproject.toml."""
+
+import platform
+import sys
+import sysconfig
+
+import numpy
+from setuptools import Extension, setup
+
+windows = sys.platform == "win32"
+x86_64 = platform.machine().lower() in ("x86_64", "amd64")
+# One binary for all of CPython >= 3.11, where the limited API exists.
+abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+# -O3 and -fno-math-errno make roots and divisions wide; -ffp-contract=off keeps a product and
+# a sum from being fused, which would change bits. Nothing like -ffast-math, ever: it changes
+# results, and the floating-point mode of the whole process at import.
+flags = (
+    ["/O2", "/fp:precise"]
+    if windows
+    else "-O3 -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -g0".split()
+)
+simd = {"baseline": []}
+if x86_64:
+    simd["avx2"] = ["/arch:AVX2"] if windows else ["-mavx2"]
+    # clang prefers 256 bits unless told otherwise.
+    simd["avx512"] = ["/arch:AVX512"] if windows else ["-mavx512f", "-mprefer-vector-width=512"]
+
+macros = [
+    ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+    ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
+]
+if abi3:
+    macros.append(("Py_LIMITED_API", "0x030B0000"))
+
+
+def extension(name: str, extra_flags: list[str], depends: list[str]) -> Extension:
+    return Extension(
+        f"zdlfast.{name}",
+        [f"zdlfast/{name}.pyx"],
+        include_dirs=["zdlfast", numpy.get_include()],
+        define_macros=macros,
+        extra_compile_args=flags + extra_flags,
+        depends=[f"zdlfast/{file}" for file in depends],
+        py_limited_api=abi3,
+    )
+
+
+setup(
+    ext_modules=[
+        extension("_engine", [], ["_blocks.pxi", "_cpu.h", "_kernels.pxd"]),
+        *(
+            extension(f"_kernels_{name}", isa, ["_kernels.pxi", "_kernels.pxd"])
+            for name, isa in simd.items()
+        ),
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if abi3 else {},
+)

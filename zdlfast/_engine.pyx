@@ -1,0 +1,409 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
+# cython: cdivision=True
+"""The engine: takes containers of arrays and runs a rule's loop over their memory.
+
+It knows arrays and no formula. `Kernel.run` does an update if every entry of it is usual:
+exact ndarrays of float32 or float64 whose memory does not overlap within the entry. If one
+entry is not, it changes nothing and says so, and the NumPy rule takes over.
+"""
+
+import importlib
+
+cimport numpy as cnp
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next
+from cpython.float cimport PyFloat_AsDouble
+from cpython.list cimport PyList_CheckExact
+from cpython.long cimport PyLong_CheckExact
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, llabs, malloc
+from libc.string cimport strcmp
+
+from zdlfast._kernels cimport Loop, Rule
+
+cnp.import_array()
+
+cdef extern from "_cpu.h":
+    const char *ZDL_COMPILER
+    bint zdl_has_avx2()
+    bint zdl_has_avx512()
+
+# NumPy and Python declared over plain pointers: the engine borrows nearly all references,
+# and Cython's own declarations would count each of them.
+cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyArrayObject
+    enum: NPY_FLOAT, NPY_DOUBLE
+    enum: NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS
+    bint PyArray_CheckExact(PyObject *value) nogil
+    bint PyArray_ISWRITEABLE(PyArrayObject *array) nogil
+    bint PyArray_ISALIGNED(PyArrayObject *array) nogil
+    bint PyArray_ISNOTSWAPPED(PyArrayObject *array) nogil
+    int PyArray_FLAGS(PyArrayObject *array) nogil
+    int PyArray_TYPE(PyArrayObject *array) nogil
+    int PyArray_NDIM(PyArrayObject *array) nogil
+    Py_ssize_t PyArray_DIM(PyArrayObject *array, int axis) nogil
+    Py_ssize_t PyArray_STRIDE(PyArrayObject *array, int axis) nogil
+    char *PyArray_BYTES(PyArrayObject *array) nogil
+
+cdef extern from "Python.h":
+    PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
+    PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
+    Py_ssize_t PyList_Size(PyObject *items) except -1
+    void Py_INCREF(PyObject *value)
+    void Py_DECREF(PyObject *value)
+
+cdef enum:
+    STREAMS = 4             # parameter, gradient and up to two state arrays
+    SCALARS = 4
+    FEW = 16                # items that fit on the stack
+    BORDER = 64             # bytes: a cache line, and the widest instruction
+    ALIGN_FROM = 4096       # bytes of a parameter from which on a start at a border pays
+    RELEASE_FROM = 65536    # elements: some 50 us, from which on giving up the GIL pays
+
+include "_blocks.pxi"
+
+
+# ------------------------------------------------------------------ instruction sets
+
+cdef const Rule *table = NULL
+cdef str table_name = None
+
+
+def available() -> list[str]:
+    """The instruction sets that this CPU has, narrowest first."""
+    names = ["baseline"]
+    if zdl_has_avx2():
+        names.append("avx2")
+    if zdl_has_avx512():
+        names.append("avx512")
+    return names
+
+
+def use(str simd) -> None:
+    """From now on take the kernels that were built for this instruction set."""
+    global table, table_name
+    if simd not in available():
+        raise ValueError(f"no kernels for {simd!r} on this machine, only {available()}")
+    module = importlib.import_module(f"zdlfast._kernels_{simd}")
+    table = <const Rule *>PyCapsule_GetPointer(module.table, b"zdlfast.rules")
+    table_name = simd
+
+
+def in_use() -> str | None:
+    """The instruction set whose kernels are used."""
+    return table_name
+
+
+def compiler() -> str:
+    """Name and version of the compiler that built the engine."""
+    return (<bytes>ZDL_COMPILER).decode().strip()
+
+
+# ------------------------------------------------------------------ one entry of an update
+
+# The work for one parameter: elements that are contiguous in every array, or a walk.
+cdef struct Item:
+    Loop loop
+    Py_ssize_t n
+    Py_ssize_t[STREAMS] itemsize
+    char *data[STREAMS]
+    Walk *walk                          # owned, NULL for contiguous arrays
+    PyArrayObject *arrays[STREAMS]      # owned
+    int count
+
+
+cdef inline bint same_shape(PyArrayObject *a, PyArrayObject *b) noexcept nogil:
+    cdef int ndim = PyArray_NDIM(a), axis
+    if ndim != PyArray_NDIM(b):
+        return False
+    for axis in range(ndim):
+        if PyArray_DIM(a, axis) != PyArray_DIM(b, axis):
+            return False
+    return True
+
+
+cdef bint share_memory(const Item *item) noexcept nogil:
+    """Whether two arrays of an item may share memory, judged by their first and last bytes."""
+    cdef uintptr_t[STREAMS] low
+    cdef uintptr_t[STREAMS] high
+    cdef Py_ssize_t reach
+    cdef int i, j, axis
+    for i in range(item.count):
+        low[i] = <uintptr_t>item.data[i]
+        if item.walk == NULL:
+            high[i] = low[i] + item.n * item.itemsize[i]
+        else:
+            high[i] = low[i] + item.itemsize[i]
+            for axis in range(item.walk.ndim):
+                reach = (item.walk.shape[axis] - 1) * item.walk.strides[i][axis]
+                if reach < 0:
+                    low[i] += reach
+                else:
+                    high[i] += reach
+        for j in range(i):
+            if low[i] < high[j] and low[j] < high[i]:
+                return True
+    return False
+
+
+cdef bint prepare(Item *item, const Rule *rule, PyObject **values) except -1:
+    """Fill in `item` from a parameter, its gradient and its state, if all are usual.
+
+    Changes nothing. An item that was filled in has to be released.
+    """
+    cdef int count = 2 + rule.slots, i, axis, kind
+    cdef int order = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS
+    cdef bint[STREAMS] wide
+    cdef bint native = True
+    cdef PyArrayObject **arrays = <PyArrayObject **>values
+    for i in range(count):
+        if not PyArray_CheckExact(values[i]):
+            return False
+        kind = PyArray_TYPE(arrays[i])
+        if kind != NPY_FLOAT and kind != NPY_DOUBLE:
+            return False
+        if i > 0 and not same_shape(arrays[0], arrays[i]):
+            return False
+        if i != 1 and not PyArray_ISWRITEABLE(arrays[i]):
+            return False
+        wide[i] = kind == NPY_DOUBLE
+        native = native and PyArray_ISNOTSWAPPED(arrays[i])
+        order &= PyArray_FLAGS(arrays[i])
+        item.arrays[i] = arrays[i]
+        item.data[i] = PyArray_BYTES(arrays[i])
+        item.itemsize[i] = 8 if wide[i] else 4
+    for i in range(2, count):
+        if wide[i] != (wide[0] or (rule.wide_state and wide[1])):
+            return False
+    item.count = count
+    item.loop = rule.loops[wide[0]][wide[1]]
+    item.walk = NULL
+    item.n = 1
+    for axis in range(PyArray_NDIM(arrays[0])):
+        item.n *= PyArray_DIM(arrays[0], axis)
+    if item.n > 0:
+        # Aligned, and contiguous in one common order: anything else has to be walked.
+        if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
+            item.walk = make_walk(arrays, count)
+        if share_memory(item) or (item.walk != NULL and some_target_meets_itself(item)):
+            free(item.walk)
+            return False
+    for i in range(count):
+        Py_INCREF(values[i])
+    return True
+
+
+cdef bint some_target_meets_itself(const Item *item) noexcept nogil:
+    cdef int i
+    for i in range(item.count):
+        if i != 1 and meets_itself(item.walk, i):
+            return True
+    return False
+
+
+cdef void release(Item *item) noexcept:
+    cdef int i
+    free(item.walk)
+    for i in range(item.count):
+        Py_DECREF(<PyObject *>item.arrays[i])
+
+
+cdef void execute(const Item *item, const double *scalars) noexcept nogil:
+    cdef Py_ssize_t start = 0, past
+    if item.n == 0:
+        return
+    if item.walk != NULL:
+        execute_blocks(item, scalars)
+        return
+    # NumPy's large arrays start 16 bytes past a border, where each wide access would touch
+    # two cache lines.
+    if item.n * item.itemsize[0] >= ALIGN_FROM:
+        past = <Py_ssize_t>(<uintptr_t>item.data[0] % BORDER)
+        if past:
+            start = (BORDER - past) // item.itemsize[0]
+            execute_span(item, 0, start, scalars)
+    execute_span(item, start, item.n - start, scalars)
+
+
+cdef inline void execute_span(
+    const Item *item, Py_ssize_t first, Py_ssize_t n, const double *scalars
+) noexcept nogil:
+    cdef char *data[STREAMS]
+    cdef int i
+    for i in range(STREAMS):
+        data[i] = item.data[i] + first * item.itemsize[i] if i < item.count else NULL
+    item.loop(data[0], data[1], data[2], data[3], n, scalars)
+
+
+cdef void execute_blocks(const Item *item, const double *scalars) noexcept nogil:
+    cdef double[STREAMS][BLOCK] buffers
+    cdef char *data[STREAMS]
+    cdef Py_ssize_t first = 0, n
+    cdef int i
+    while first < item.n:
+        n = min(<Py_ssize_t>BLOCK, item.n - first)
+        for i in range(item.count):
+            if item.walk.is_span[i]:
+                data[i] = item.data[i] + first * item.itemsize[i]
+            else:
+                data[i] = <char *>buffers[i]
+                copy_block(item.walk, i, item.data[i], first, n, data[i], True)
+        item.loop(data[0], data[1], data[2], data[3], n, scalars)
+        for i in range(item.count):
+            if i != 1 and not item.walk.is_span[i]:
+                copy_block(item.walk, i, item.data[i], first, n, data[i], False)
+        first += n
+
+
+# ------------------------------------------------------------------ a whole update
+
+cdef bint prepare_lists(
+    Item *items, Py_ssize_t *ready, const Rule *rule, PyObject **containers, Py_ssize_t size
+) except -1:
+    cdef PyObject *values[STREAMS]
+    cdef int i
+    while ready[0] < size:
+        for i in range(2 + rule.slots):
+            values[i] = PyList_GetItem(containers[i], ready[0])
+        if not prepare(&items[ready[0]], rule, values):
+            return False
+        ready[0] += 1
+    return True
+
+
+cdef bint prepare_dicts(
+    Item *items, Py_ssize_t *ready, const Rule *rule, PyObject **containers, Py_ssize_t size
+) except -1:
+    cdef PyObject *values[STREAMS]
+    cdef Py_ssize_t[STREAMS] position
+    cdef PyObject *key
+    cdef PyObject *other
+    cdef int i
+    for i in range(STREAMS):
+        position[i] = 0
+    while PyDict_Next(<object>containers[0], &position[0], &key, &values[0]):
+        # Looking up any other key could run Python code that changes the dicts.
+        if not (PyUnicode_CheckExact(<object>key) or PyLong_CheckExact(<object>key)):
+            return False
+        for i in range(1, 2 + rule.slots):
+            # Dicts that were filled in the same order are walked in step, without a look-up.
+            if not PyDict_Next(<object>containers[i], &position[i], &other, &values[i]) or (
+                other != key
+            ):
+                values[i] = PyDict_GetItemWithError(containers[i], key)
+                if values[i] == NULL:
+                    return False
+        if ready[0] == size or not prepare(&items[ready[0]], rule, values):
+            return False
+        ready[0] += 1
+    return ready[0] == size
+
+
+cdef class Kernel:
+    """One rule, over all entries of an update at once.
+
+    Parameters
+    ----------
+    rule : str
+        The rule's name in the table of the kernels.
+    slots : tuple of str
+        The optimizer's attributes that hold its state.
+    """
+
+    cdef int row
+    cdef tuple slots
+
+    def __init__(self, str rule, tuple slots):
+        cdef bytes name = rule.encode()
+        self.row = 0
+        while table[self.row].name != NULL and strcmp(table[self.row].name, name) != 0:
+            self.row += 1
+        if table[self.row].name == NULL:
+            raise ValueError(f"the kernels have no rule {rule!r}")
+        if table[self.row].slots != len(slots):
+            raise ValueError(f"rule {rule!r} takes {table[self.row].slots} slots, got {slots}")
+        self.slots = slots
+
+    def takes(self, param, grad, tuple state) -> bool:
+        """Whether `run` would take this entry."""
+        cdef Item item
+        cdef PyObject *values[STREAMS]
+        cdef int i
+        values[0], values[1] = <PyObject *>param, <PyObject *>grad
+        for i in range(len(state)):
+            values[2 + i] = <PyObject *>state[i]
+        if not prepare(&item, &table[self.row], values):
+            return False
+        release(&item)
+        return True
+
+    def update(self, optimizer, params, grads, tuple scalars) -> bool:
+        """Do `run` with the state that the optimizer's attributes hold."""
+        cdef list state = []
+        for name in self.slots:
+            state.append(getattr(optimizer, name))
+        return self.run(params, grads, state, scalars)
+
+    cpdef bint run(self, params, grads, list state, tuple scalars) except -1:
+        """Apply the rule to every entry, or return False with nothing changed.
+
+        Parameters
+        ----------
+        params, grads : dict or list
+        state : list of dict or list
+            The containers of the state, one for each slot.
+        scalars : tuple of float
+            What the rule takes besides arrays.
+        """
+        cdef const Rule *rule = &table[self.row]
+        cdef bint by_key = PyDict_CheckExact(params)
+        cdef PyObject *containers[STREAMS]
+        cdef double[SCALARS] numbers
+        cdef Item[FEW] few
+        cdef Item *items = few
+        cdef Py_ssize_t size, ready = 0, elements = 0, k
+        cdef int i
+        if not by_key and not PyList_CheckExact(params):
+            return False
+        size = len(params)
+        containers[0] = <PyObject *>params
+        containers[1] = <PyObject *>grads
+        for i in range(rule.slots):
+            containers[2 + i] = PyList_GetItem(<PyObject *>state, i)
+        for i in range(1, 2 + rule.slots):
+            if by_key:
+                if not PyDict_CheckExact(<object>containers[i]):
+                    return False
+            elif not PyList_CheckExact(<object>containers[i]):
+                return False
+            elif PyList_Size(containers[i]) < size:
+                return False
+        for i in range(rule.scalars):
+            numbers[i] = PyFloat_AsDouble(scalars[i])
+        if size > FEW:
+            items = <Item *>malloc(size * sizeof(Item))
+            if items == NULL:
+                raise MemoryError(f"no memory for an update of {size} parameters")
+        try:
+            if by_key:
+                if not prepare_dicts(items, &ready, rule, containers, size):
+                    return False
+            elif not prepare_lists(items, &ready, rule, containers, size):
+                return False
+            for k in range(ready):
+                elements += items[k].n
+            if elements < RELEASE_FROM:
+                for k in range(ready):
+                    execute(&items[k], numbers)
+            else:
+                with nogil:
+                    for k in range(ready):
+                        execute(&items[k], numbers)
+            return True
+        finally:
+            for k in range(ready):
+                release(&items[k])
+            if items != few:
+                free(items)

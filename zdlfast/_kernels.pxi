@@ -1,0 +1,158 @@
+# The loops of all rules; included once by each _kernels_<instruction set>.pyx.
+#
+# Design. The result of each line is a contract: the same bits as the line of the same rule
+# in reference.py. So the order of operations is NumPy's, nothing is contracted to a fused
+# multiply-add (-ffp-contract=off), and a mixed pair of dtypes is promoted as NumPy promotes
+# it, which is what C does: float with float is float, with double it is double. An in-place
+# operation of NumPy rounds to the dtype of its target: a cast to P here. A scalar is rounded
+# to the dtype of the array that it meets: `times` and `plus` do that.
+#
+# The loops are plain on purpose. The C compiler makes wide instructions of them if it may
+# assume that arrays do not overlap (restrict), that a division by zero raises nothing
+# (cdivision) and that a root sets no errno (-fno-math-errno).
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.math cimport sqrt, sqrtf
+
+from zdlfast._kernels cimport Loop, Rule
+
+# The dtypes of the parameter, of the gradient, and of state that may be wider than either.
+ctypedef fused P:
+    float
+    double
+
+ctypedef fused G:
+    float
+    double
+
+ctypedef fused W:
+    float
+    double
+
+
+cdef inline P times(double scalar, P array) noexcept nogil:
+    return <P>scalar * array
+
+
+cdef inline P plus(P array, double scalar) noexcept nogil:
+    return array + <P>scalar
+
+
+cdef inline P root(P array) noexcept nogil:
+    if P is float:
+        return sqrtf(array)
+    else:
+        return sqrt(array)
+
+
+cdef void sgd(
+    P *restrict p, const G *restrict g, void *s0, void *s1, Py_ssize_t n, const double *scalars
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double lr = scalars[0]
+    for i in range(n):
+        p[i] = <P>(p[i] - times(lr, g[i]))
+
+
+cdef void momentum(
+    P *restrict p, const G *restrict g, W *restrict v, void *s1, Py_ssize_t n,
+    const double *scalars,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double mu = scalars[0], lr = scalars[1]
+    for i in range(n):
+        v[i] = times(mu, v[i]) - times(lr, g[i])
+        p[i] = <P>(p[i] + v[i])
+
+
+cdef void nesterov(
+    P *restrict p, const G *restrict g, P *restrict v, void *s1, Py_ssize_t n,
+    const double *scalars,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double mu2 = scalars[0], lr_ahead = scalars[1], mu = scalars[2], lr = scalars[3]
+    cdef P ahead
+    for i in range(n):
+        ahead = p[i] + times(mu2, v[i])
+        p[i] = <P>(ahead - times(lr_ahead, g[i]))
+        v[i] = <P>(times(mu, v[i]) - times(lr, g[i]))
+
+
+cdef void adagrad(
+    P *restrict p, const G *restrict g, P *restrict h, void *s1, Py_ssize_t n,
+    const double *scalars,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double lr = scalars[0], eps = scalars[1]
+    for i in range(n):
+        h[i] = <P>(h[i] + g[i] * g[i])
+        p[i] = <P>(p[i] - times(lr, g[i]) / plus(root(h[i]), eps))
+
+
+cdef void rmsprop(
+    P *restrict p, const G *restrict g, P *restrict h, void *s1, Py_ssize_t n,
+    const double *scalars,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double decay = scalars[0], rate = scalars[1], lr = scalars[2], eps = scalars[3]
+    for i in range(n):
+        h[i] = <P>(times(decay, h[i]) + times(rate, g[i]) * g[i])
+        p[i] = <P>(p[i] - times(lr, g[i]) / plus(root(h[i]), eps))
+
+
+cdef void adam(
+    P *restrict p, const G *restrict g, P *restrict m, P *restrict v, Py_ssize_t n,
+    const double *scalars,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double rate1 = scalars[0], rate2 = scalars[1], lr_t = scalars[2], eps = scalars[3]
+    for i in range(n):
+        m[i] = <P>(m[i] + times(rate1, g[i] - m[i]))
+        v[i] = <P>(v[i] + times(rate2, g[i] * g[i] - v[i]))
+        p[i] = <P>(p[i] - times(lr_t, m[i]) / plus(root(v[i]), eps))
+
+
+cdef inline Rule rule(
+    const char *name, int slots, int scalars, bint wide_state,
+    Loop ff, Loop fd, Loop df, Loop dd,
+) noexcept:
+    cdef Rule r
+    r.name, r.slots, r.scalars, r.wide_state = name, slots, scalars, wide_state
+    r.loops[0][0], r.loops[0][1], r.loops[1][0], r.loops[1][1] = ff, fd, df, dd
+    return r
+
+
+# A row per rule; the row without a name ends the table.
+cdef Rule[7] rules
+rules[0] = rule(
+    b"sgd", 0, 1, False,
+    <Loop>sgd[float, float], <Loop>sgd[float, double],
+    <Loop>sgd[double, float], <Loop>sgd[double, double],
+)
+rules[1] = rule(
+    b"momentum", 1, 2, True,
+    <Loop>momentum[float, float, float], <Loop>momentum[float, double, double],
+    <Loop>momentum[double, float, double], <Loop>momentum[double, double, double],
+)
+rules[2] = rule(
+    b"nesterov", 1, 4, False,
+    <Loop>nesterov[float, float], <Loop>nesterov[float, double],
+    <Loop>nesterov[double, float], <Loop>nesterov[double, double],
+)
+rules[3] = rule(
+    b"adagrad", 1, 2, False,
+    <Loop>adagrad[float, float], <Loop>adagrad[float, double],
+    <Loop>adagrad[double, float], <Loop>adagrad[double, double],
+)
+rules[4] = rule(
+    b"rmsprop", 1, 4, False,
+    <Loop>rmsprop[float, float], <Loop>rmsprop[float, double],
+    <Loop>rmsprop[double, float], <Loop>rmsprop[double, double],
+)
+rules[5] = rule(
+    b"adam", 2, 4, False,
+    <Loop>adam[float, float], <Loop>adam[float, double],
+    <Loop>adam[double, float], <Loop>adam[double, double],
+)
+
+table = PyCapsule_New(&rules[0], b"zdlfast.rules", NULL)

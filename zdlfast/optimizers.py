@@ -1,0 +1,94 @@
+"""The optimizers on compiled kernels.
+
+Each class is its reference class with one difference: an update of usual arrays is one call
+into C. Constructor, attributes, checks and documentation are inherited.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from zdlfast import reference
+from zdlfast._contract import Entry, Grads, Optimizer, Params
+from zdlfast._engine import Kernel
+
+try:
+    from numpy.lib.array_utils import byte_bounds
+except ImportError:  # NumPy 1
+    from numpy import byte_bounds
+
+__all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop"]
+
+
+class _Fast(Optimizer):
+    _kernel: ClassVar[Kernel]
+
+    def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if rule is not None:
+            cls._kernel = Kernel(rule, cls._slots)
+            cls.__doc__ = super(_Fast, cls).__doc__
+
+    def update(self, params: Params, grads: Grads) -> None:
+        if self._kernel.update(self, params, grads, self._scalars()):
+            self._advance()
+        else:
+            super().update(params, grads)
+
+    update.__doc__ = Optimizer.update.__doc__
+
+    def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
+        fast, slow = [], []
+        for entry in entries:
+            taken = self._kernel.takes(entry.param, entry.grad, entry.state)
+            (fast if taken and not entry.replaces else slow).append(entry)
+        # Where parameters share memory, the order of the entries matters.
+        if _reach_into(slow, fast):
+            fast, slow = [], entries
+        # NumPy first: it may raise, and takes back what it did. The kernels never raise.
+        super()._run(params, slow, scalars)
+        state = [[entry.state[i] for entry in fast] for i in range(len(self._slots))]
+        params, grads = [entry.param for entry in fast], [entry.grad for entry in fast]
+        if not self._kernel.run(params, grads, state, scalars):
+            raise RuntimeError("arrays were exchanged by another thread during an update")
+
+
+def _reach_into(some: list[Entry], others: list[Entry]) -> bool:
+    """Whether arrays of the ones may share memory with arrays of the others."""
+    bounds = sorted(
+        (*byte_bounds(array), entries is some)
+        for entries in (some, others)
+        for entry in entries
+        for array in entry.arrays
+        if array.size
+    )
+    end = {True: 0, False: 0}
+    for low, high, side in bounds:
+        if low < end[not side]:
+            return True
+        end[side] = max(end[side], high)
+    return False
+
+
+class SGD(_Fast, reference.SGD, rule="sgd"):
+    pass
+
+
+class Momentum(_Fast, reference.Momentum, rule="momentum"):
+    pass
+
+
+class Nesterov(_Fast, reference.Nesterov, rule="nesterov"):
+    pass
+
+
+class AdaGrad(_Fast, reference.AdaGrad, rule="adagrad"):
+    pass
+
+
+class RMSprop(_Fast, reference.RMSprop, rule="rmsprop"):
+    pass
+
+
+class Adam(_Fast, reference.Adam, rule="adam"):
+    pass
