@@ -13,7 +13,7 @@
 import os as _os
 
 try:
-    from zdlfast import _engine
+    import zdlfast._engine as _engine
 
     _engine.use(_os.environ.get("ZDLFAST_SIMD") or _engine.available()[-1])
 except ImportError as _error:

@@ -6,6 +6,7 @@ is counted. What can be checked is checked in the first part, and the second one
 what it did if NumPy raises after all: an update happens whole or not at all.
 """
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ import numpy as np
 State = dict[Any, Any] | list[Any] | None
 Params = Mapping[Any, Any] | list[Any]
 Grads = Mapping[Any, Any] | Sequence[Any]
+
+# What an option has to stay below; none may be negative.
+POSITIVE = math.inf
+FRACTION = 1.0
 
 
 @dataclass(slots=True)
@@ -43,11 +48,22 @@ class Entry:
 class Optimizer:
     """The base of every optimizer: a rule, applied to each parameter.
 
-    A subclass names its state attributes in ``_slots``, gives the numbers of the coming
-    step in ``_scalars`` and the formula for one parameter in ``_rule``.
+    A subclass names the attributes that hold state in ``_slots``, the one that counts steps
+    in ``_counter`` and its options with their bounds in ``_options``. It gives the numbers of
+    the coming step in ``_scalars`` and the formula for one parameter in ``_rule``.
     """
 
     _slots: ClassVar[tuple[str, ...]] = ()
+    _counter: ClassVar[str | None] = None
+    _options: ClassVar[dict[str, float]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Here and not in properties: this way reading an option costs nothing extra.
+        if name in self._options:
+            value = _option(name, value, self._options[name])
+        elif name == self._counter:
+            value = _count(name, value)
+        object.__setattr__(self, name, value)
 
     def update(self, params: Params, grads: Grads) -> None:
         """Take one step: change every parameter by its gradient.
@@ -82,7 +98,8 @@ class Optimizer:
             for entry in entries:
                 _store(container, entry.key, entry.state[i])
             setattr(self, self._slots[i], container)
-        self._advance()
+        if self._counter:
+            setattr(self, self._counter, getattr(self, self._counter) + 1)
 
     def _scalars(self) -> tuple[float, ...]:
         """The numbers that the rule takes in the coming step: Python floats."""
@@ -92,9 +109,6 @@ class Optimizer:
     def _rule(p: Any, g: Any, *state_and_scalars: Any) -> tuple[Any, ...]:
         """The new parameter and the new state: in place for arrays, new for numbers."""
         raise NotImplementedError
-
-    def _advance(self) -> None:
-        """Count a step that was taken."""
 
     def _plan(self, params: Any, grads: Any) -> tuple[list[Entry], list[Any]]:
         """Check everything; return the work and the containers that hold the state."""
@@ -170,8 +184,33 @@ class Optimizer:
             raise
 
     def __repr__(self) -> str:
-        options = [f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, float)]
+        options = [f"{name}={getattr(self, name)!r}" for name in self._options]
         return f"{type(self).__name__}({', '.join(options)})"
+
+
+def _option(name: str, value: Any, below: float) -> float:
+    """`value` as a Python float, if it is a number in ``[0, below)``."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    # A flag is an int to Python; as a rate it is a mistake.
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not 0.0 <= number < below:
+        expected = "in [0, 1)" if below == FRACTION else ">= 0 and finite"
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return number
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be >= 0, got {value!r}")
+    return int(value)
 
 
 def _usable(name: str, value: Any) -> Any:

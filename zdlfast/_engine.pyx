@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
-# cython: cdivision=True
+# cython: cdivision=True, binding=False
 """The engine: takes containers of arrays and runs a rule's loop over their memory.
 
 It knows arrays and no formula. `Kernel.run` does an update if every entry of it is usual:
@@ -10,13 +10,8 @@ entry is not, it changes nothing and says so, and the NumPy rule takes over.
 import importlib
 
 cimport numpy as cnp
-from cpython.dict cimport PyDict_CheckExact, PyDict_Next
-from cpython.float cimport PyFloat_AsDouble
-from cpython.list cimport PyList_CheckExact
-from cpython.long cimport PyLong_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
-from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, llabs, malloc
 from libc.string cimport strcmp
@@ -48,9 +43,17 @@ cdef extern from "numpy/arrayobject.h":
     char *PyArray_BYTES(PyArrayObject *array) nogil
 
 cdef extern from "Python.h":
+    bint is_dict "PyDict_CheckExact"(PyObject *value)
+    bint is_list "PyList_CheckExact"(PyObject *value)
+    bint is_str "PyUnicode_CheckExact"(PyObject *value)
+    bint is_int "PyLong_CheckExact"(PyObject *value)
+    bint PyDict_Next(PyObject *mapping, Py_ssize_t *at, PyObject **key, PyObject **value)
+    PyObject *PyTuple_GetItem(PyObject *items, Py_ssize_t index) except NULL
+    dict PyObject_GenericGetDict(object instance, void *context)
     PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
     PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyList_Size(PyObject *items) except -1
+    int PyObject_GenericSetAttr(object instance, object name, object value) except -1
     void Py_INCREF(PyObject *value)
     void Py_DECREF(PyObject *value)
 
@@ -264,6 +267,9 @@ cdef bint prepare_lists(
 ) except -1:
     cdef PyObject *values[STREAMS]
     cdef int i
+    for i in range(1, 2 + rule.slots):
+        if PyList_Size(containers[i]) < size:
+            return False
     while ready[0] < size:
         for i in range(2 + rule.slots):
             values[i] = PyList_GetItem(containers[i], ready[0])
@@ -283,13 +289,13 @@ cdef bint prepare_dicts(
     cdef int i
     for i in range(STREAMS):
         position[i] = 0
-    while PyDict_Next(<object>containers[0], &position[0], &key, &values[0]):
+    while PyDict_Next(containers[0], &position[0], &key, &values[0]):
         # Looking up any other key could run Python code that changes the dicts.
-        if not (PyUnicode_CheckExact(<object>key) or PyLong_CheckExact(<object>key)):
+        if not (is_str(key) or is_int(key)):
             return False
         for i in range(1, 2 + rule.slots):
             # Dicts that were filled in the same order are walked in step, without a look-up.
-            if not PyDict_Next(<object>containers[i], &position[i], &other, &values[i]) or (
+            if not PyDict_Next(containers[i], &position[i], &other, &values[i]) or (
                 other != key
             ):
                 values[i] = PyDict_GetItemWithError(containers[i], key)
@@ -301,87 +307,124 @@ cdef bint prepare_dicts(
     return ready[0] == size
 
 
+cdef object attribute(object optimizer, dict attributes, str name, Py_ssize_t *at):
+    """The value of an attribute, found fastest at place `at` of the instance's dict."""
+    cdef PyObject *key
+    cdef PyObject *value
+    if PyDict_Next(<PyObject *>attributes, at, &key, &value) and key == <PyObject *>name:
+        return <object>value
+    return getattr(optimizer, name)
+
+
 cdef class Kernel:
-    """One rule, over all entries of an update at once.
+    """One rule, for all entries of an update at once.
 
     Parameters
     ----------
     rule : str
         The rule's name in the table of the kernels.
-    slots : tuple of str
-        The optimizer's attributes that hold its state.
+    options, slots : tuple of str
+        The optimizer's attributes that hold its options and its state, in the order in which
+        the rule takes them.
+    counter : str, optional
+        The optimizer's attribute that counts steps.
     """
 
     cdef int row
-    cdef tuple slots
+    cdef tuple options, slots
+    cdef str counter
 
-    def __init__(self, str rule, tuple slots):
+    def __init__(self, str rule, tuple options, tuple slots, str counter=None):
         cdef bytes name = rule.encode()
         self.row = 0
         while table[self.row].name != NULL and strcmp(table[self.row].name, name) != 0:
             self.row += 1
         if table[self.row].name == NULL:
             raise ValueError(f"the kernels have no rule {rule!r}")
-        if table[self.row].slots != len(slots):
-            raise ValueError(f"rule {rule!r} takes {table[self.row].slots} slots, got {slots}")
-        self.slots = slots
+        if (table[self.row].options, table[self.row].slots) != (len(options), len(slots)):
+            raise ValueError(
+                f"rule {rule!r} takes {table[self.row].options} options and "
+                f"{table[self.row].slots} slots, got {options} and {slots}"
+            )
+        self.options, self.slots, self.counter = options, slots, counter
 
     def takes(self, param, grad, tuple state) -> bool:
-        """Whether `run` would take this entry."""
+        """Whether `run` would take an entry of these arrays."""
         cdef Item item
         cdef PyObject *values[STREAMS]
         cdef int i
         values[0], values[1] = <PyObject *>param, <PyObject *>grad
-        for i in range(len(state)):
-            values[2 + i] = <PyObject *>state[i]
+        for i in range(table[self.row].slots):
+            values[2 + i] = PyTuple_GetItem(<PyObject *>state, i)
         if not prepare(&item, &table[self.row], values):
             return False
         release(&item)
         return True
 
-    def update(self, optimizer, params, grads, tuple scalars) -> bool:
-        """Do `run` with the state that the optimizer's attributes hold."""
-        cdef list state = []
-        for name in self.slots:
-            state.append(getattr(optimizer, name))
-        return self.run(params, grads, state, scalars)
+    def update(self, optimizer, params, grads) -> bool:
+        """Do `run` with the state that lies in the optimizer, and count the step."""
+        cdef double[SCALARS] scalars
+        cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
+        cdef Py_ssize_t at = 0
+        cdef object s0 = None, s1 = None
+        cdef object count = self.next_step(optimizer, attributes, &at, scalars)
+        if table[self.row].slots > 0:
+            s0 = attribute(optimizer, attributes, <str>self.slots[0], &at)
+        if table[self.row].slots > 1:
+            s1 = attribute(optimizer, attributes, <str>self.slots[1], &at)
+        if not self.apply(params, grads, s0, s1, scalars):
+            return False
+        if self.counter is not None:
+            # Past the checks of __setattr__, which cost more than a small update.
+            PyObject_GenericSetAttr(optimizer, self.counter, count)
+        return True
 
-    cpdef bint run(self, params, grads, list state, tuple scalars) except -1:
+    def run(self, optimizer, params, grads, s0=None, s1=None) -> bool:
         """Apply the rule to every entry, or return False with nothing changed.
 
         Parameters
         ----------
-        params, grads : dict or list
-        state : list of dict or list
-            The containers of the state, one for each slot.
-        scalars : tuple of float
-            What the rule takes besides arrays.
+        optimizer : Optimizer
+            What has the options and the step count; the step is not counted here.
+        params, grads, s0, s1 : dict or list
+            The arrays; of the state as many as the rule has slots.
         """
+        cdef double[SCALARS] scalars
+        cdef Py_ssize_t at = 0
+        self.next_step(optimizer, PyObject_GenericGetDict(optimizer, NULL), &at, scalars)
+        return self.apply(params, grads, s0, s1, scalars)
+
+    cdef object next_step(
+        self, object optimizer, dict attributes, Py_ssize_t *at, double *scalars
+    ):
+        """Compute the scalars of the coming step; return its count, if steps are counted."""
         cdef const Rule *rule = &table[self.row]
-        cdef bint by_key = PyDict_CheckExact(params)
+        cdef double[SCALARS] options
+        cdef double t = 0.0
+        cdef object count = None
+        cdef int i
+        for i in range(rule.options):
+            options[i] = attribute(optimizer, attributes, <str>self.options[i], at)
+        if self.counter is not None:
+            count = attribute(optimizer, attributes, self.counter, at) + 1
+            t = count
+        rule.scalars(options, t, scalars)
+        return count
+
+    cdef bint apply(self, params, grads, s0, s1, const double *scalars) except -1:
+        cdef const Rule *rule = &table[self.row]
+        cdef bint by_key = is_dict(<PyObject *>params)
         cdef PyObject *containers[STREAMS]
-        cdef double[SCALARS] numbers
         cdef Item[FEW] few
         cdef Item *items = few
         cdef Py_ssize_t size, ready = 0, elements = 0, k
         cdef int i
-        if not by_key and not PyList_CheckExact(params):
-            return False
+        containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
+        containers[2], containers[3] = <PyObject *>s0, <PyObject *>s1
+        for i in range(2 + rule.slots):
+            if not (is_dict(containers[i]) if by_key else is_list(containers[i])):
+                return False
         size = len(params)
-        containers[0] = <PyObject *>params
-        containers[1] = <PyObject *>grads
-        for i in range(rule.slots):
-            containers[2 + i] = PyList_GetItem(<PyObject *>state, i)
-        for i in range(1, 2 + rule.slots):
-            if by_key:
-                if not PyDict_CheckExact(<object>containers[i]):
-                    return False
-            elif not PyList_CheckExact(<object>containers[i]):
-                return False
-            elif PyList_Size(containers[i]) < size:
-                return False
-        for i in range(rule.scalars):
-            numbers[i] = PyFloat_AsDouble(scalars[i])
         if size > FEW:
             items = <Item *>malloc(size * sizeof(Item))
             if items == NULL:
@@ -396,11 +439,11 @@ cdef class Kernel:
                 elements += items[k].n
             if elements < RELEASE_FROM:
                 for k in range(ready):
-                    execute(&items[k], numbers)
+                    execute(&items[k], scalars)
             else:
                 with nogil:
                     for k in range(ready):
-                        execute(&items[k], numbers)
+                        execute(&items[k], scalars)
             return True
         finally:
             for k in range(ready):

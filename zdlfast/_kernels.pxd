@@ -1,14 +1,18 @@
-# What a kernel module hands to the engine: a table of rules, as a capsule.
+# What a kernel module hands to the engine: a table of rules, in a capsule.
 
-# One loop over a span: the n elements of a parameter, its gradient and up to two state
-# arrays, each contiguous, none overlapping another; then the scalars of the step.
+# The scalars of step t from the optimizer's options, in double precision.
+ctypedef void (*Scalars)(const double *options, double t, double *scalars) noexcept nogil
+
+# One loop over a span: n elements of a parameter, its gradient and up to two state arrays,
+# each contiguous and aligned, none overlapping another.
 ctypedef void (*Loop)(
     void *p, const void *g, void *s0, void *s1, Py_ssize_t n, const double *scalars
 ) noexcept nogil
 
 ctypedef struct Rule:
     const char *name
+    int options
     int slots
-    int scalars
-    bint wide_state       # state has the wider dtype of parameter and gradient
-    Loop[2][2] loops      # [parameter is float64][gradient is float64]
+    bint wide_state         # state has the wider dtype of parameter and gradient
+    Scalars scalars
+    Loop[2][2] loops        # [the parameter is float64][the gradient is float64]

@@ -12,9 +12,9 @@
 # (cdivision) and that a root sets no errno (-fno-math-errno).
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport sqrt, sqrtf
+from libc.math cimport pow, sqrt, sqrtf
 
-from zdlfast._kernels cimport Loop, Rule
+from zdlfast._kernels cimport Loop, Rule, Scalars
 
 # The dtypes of the parameter, of the gradient, and of state that may be wider than either.
 ctypedef fused P:
@@ -45,6 +45,10 @@ cdef inline P root(P array) noexcept nogil:
         return sqrt(array)
 
 
+cdef void sgd_scalars(const double *options, double t, double *scalars) noexcept nogil:
+    scalars[0] = options[0]
+
+
 cdef void sgd(
     P *restrict p, const G *restrict g, void *s0, void *s1, Py_ssize_t n, const double *scalars
 ) noexcept nogil:
@@ -52,6 +56,11 @@ cdef void sgd(
     cdef double lr = scalars[0]
     for i in range(n):
         p[i] = <P>(p[i] - times(lr, g[i]))
+
+
+cdef void momentum_scalars(const double *options, double t, double *scalars) noexcept nogil:
+    cdef double lr = options[0], mu = options[1]
+    scalars[0], scalars[1] = mu, lr
 
 
 cdef void momentum(
@@ -63,6 +72,11 @@ cdef void momentum(
     for i in range(n):
         v[i] = times(mu, v[i]) - times(lr, g[i])
         p[i] = <P>(p[i] + v[i])
+
+
+cdef void nesterov_scalars(const double *options, double t, double *scalars) noexcept nogil:
+    cdef double lr = options[0], mu = options[1]
+    scalars[0], scalars[1], scalars[2], scalars[3] = mu * mu, (1 + mu) * lr, mu, lr
 
 
 cdef void nesterov(
@@ -78,6 +92,11 @@ cdef void nesterov(
         v[i] = <P>(times(mu, v[i]) - times(lr, g[i]))
 
 
+cdef void adagrad_scalars(const double *options, double t, double *scalars) noexcept nogil:
+    cdef double lr = options[0], eps = options[1]
+    scalars[0], scalars[1] = lr, eps
+
+
 cdef void adagrad(
     P *restrict p, const G *restrict g, P *restrict h, void *s1, Py_ssize_t n,
     const double *scalars,
@@ -89,6 +108,11 @@ cdef void adagrad(
         p[i] = <P>(p[i] - times(lr, g[i]) / plus(root(h[i]), eps))
 
 
+cdef void rmsprop_scalars(const double *options, double t, double *scalars) noexcept nogil:
+    cdef double lr = options[0], decay = options[1], eps = options[2]
+    scalars[0], scalars[1], scalars[2], scalars[3] = decay, 1 - decay, lr, eps
+
+
 cdef void rmsprop(
     P *restrict p, const G *restrict g, P *restrict h, void *s1, Py_ssize_t n,
     const double *scalars,
@@ -98,6 +122,12 @@ cdef void rmsprop(
     for i in range(n):
         h[i] = <P>(times(decay, h[i]) + times(rate, g[i]) * g[i])
         p[i] = <P>(p[i] - times(lr, g[i]) / plus(root(h[i]), eps))
+
+
+cdef void adam_scalars(const double *options, double t, double *scalars) noexcept nogil:
+    cdef double lr = options[0], beta1 = options[1], beta2 = options[2], eps = options[3]
+    cdef double lr_t = lr * sqrt(1 - pow(beta2, t)) / (1 - pow(beta1, t))
+    scalars[0], scalars[1], scalars[2], scalars[3] = 1 - beta1, 1 - beta2, lr_t, eps
 
 
 cdef void adam(
@@ -113,44 +143,45 @@ cdef void adam(
 
 
 cdef inline Rule rule(
-    const char *name, int slots, int scalars, bint wide_state,
+    const char *name, int options, int slots, bint wide_state, Scalars scalars,
     Loop ff, Loop fd, Loop df, Loop dd,
 ) noexcept:
-    cdef Rule r
-    r.name, r.slots, r.scalars, r.wide_state = name, slots, scalars, wide_state
-    r.loops[0][0], r.loops[0][1], r.loops[1][0], r.loops[1][1] = ff, fd, df, dd
-    return r
+    cdef Rule row
+    row.name, row.options, row.slots, row.wide_state = name, options, slots, wide_state
+    row.scalars = scalars
+    row.loops[0][0], row.loops[0][1], row.loops[1][0], row.loops[1][1] = ff, fd, df, dd
+    return row
 
 
-# A row per rule; the row without a name ends the table.
+# A row per rule; the one without a name ends the table.
 cdef Rule[7] rules
 rules[0] = rule(
-    b"sgd", 0, 1, False,
+    b"sgd", 1, 0, False, sgd_scalars,
     <Loop>sgd[float, float], <Loop>sgd[float, double],
     <Loop>sgd[double, float], <Loop>sgd[double, double],
 )
 rules[1] = rule(
-    b"momentum", 1, 2, True,
+    b"momentum", 2, 1, True, momentum_scalars,
     <Loop>momentum[float, float, float], <Loop>momentum[float, double, double],
     <Loop>momentum[double, float, double], <Loop>momentum[double, double, double],
 )
 rules[2] = rule(
-    b"nesterov", 1, 4, False,
+    b"nesterov", 2, 1, False, nesterov_scalars,
     <Loop>nesterov[float, float], <Loop>nesterov[float, double],
     <Loop>nesterov[double, float], <Loop>nesterov[double, double],
 )
 rules[3] = rule(
-    b"adagrad", 1, 2, False,
+    b"adagrad", 2, 1, False, adagrad_scalars,
     <Loop>adagrad[float, float], <Loop>adagrad[float, double],
     <Loop>adagrad[double, float], <Loop>adagrad[double, double],
 )
 rules[4] = rule(
-    b"rmsprop", 1, 4, False,
+    b"rmsprop", 3, 1, False, rmsprop_scalars,
     <Loop>rmsprop[float, float], <Loop>rmsprop[float, double],
     <Loop>rmsprop[double, float], <Loop>rmsprop[double, double],
 )
 rules[5] = rule(
-    b"adam", 2, 4, False,
+    b"adam", 4, 2, False, adam_scalars,
     <Loop>adam[float, float], <Loop>adam[float, double],
     <Loop>adam[double, float], <Loop>adam[double, double],
 )

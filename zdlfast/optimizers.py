@@ -26,13 +26,11 @@ class _Fast(Optimizer):
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if rule is not None:
-            cls._kernel = Kernel(rule, cls._slots)
+            cls._kernel = Kernel(rule, tuple(cls._options), cls._slots, cls._counter)
             cls.__doc__ = super(_Fast, cls).__doc__
 
     def update(self, params: Params, grads: Grads) -> None:
-        if self._kernel.update(self, params, grads, self._scalars()):
-            self._advance()
-        else:
+        if not self._kernel.update(self, params, grads):
             super().update(params, grads)
 
     update.__doc__ = Optimizer.update.__doc__
@@ -47,9 +45,9 @@ class _Fast(Optimizer):
             fast, slow = [], entries
         # NumPy first: it may raise, and takes back what it did. The kernels never raise.
         super()._run(params, slow, scalars)
-        state = [[entry.state[i] for entry in fast] for i in range(len(self._slots))]
         params, grads = [entry.param for entry in fast], [entry.grad for entry in fast]
-        if not self._kernel.run(params, grads, state, scalars):
+        state = [[entry.state[i] for entry in fast] for i in range(len(self._slots))]
+        if not self._kernel.run(self, params, grads, *state):
             raise RuntimeError("arrays were exchanged by another thread during an update")
 
 

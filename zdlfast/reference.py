@@ -11,13 +11,12 @@ uses ``np.sqrt`` for its step size; that makes it an ``np.float64``, and since N
 whole update is then computed in double precision.)
 """
 
-import math
-from typing import Any
+from math import sqrt
+from typing import Any, ClassVar
 
 import numpy as np
 
-from zdlfast._contract import Optimizer, State
-from zdlfast._hyperparameter import Hyperparameter
+from zdlfast._contract import FRACTION, POSITIVE, Optimizer, State
 
 __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
 
@@ -46,7 +45,7 @@ class SGD(Optimizer):
     array([ 0., -3.])
     """
 
-    lr = Hyperparameter()
+    _options: ClassVar = {"lr": POSITIVE}
 
     def __init__(self, lr: float = 0.01) -> None:
         self.lr = lr
@@ -101,8 +100,7 @@ class Momentum(Optimizer):
     """
 
     _slots = ("v",)
-    lr = Hyperparameter()
-    momentum = Hyperparameter(below=1.0)
+    _options: ClassVar = {"lr": POSITIVE, "momentum": FRACTION}
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = lr
@@ -161,8 +159,7 @@ class Nesterov(Optimizer):
     """
 
     _slots = ("v",)
-    lr = Hyperparameter()
-    momentum = Hyperparameter(below=1.0)
+    _options: ClassVar = {"lr": POSITIVE, "momentum": FRACTION}
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = lr
@@ -219,8 +216,7 @@ class AdaGrad(Optimizer):
     """
 
     _slots = ("h",)
-    lr = Hyperparameter()
-    eps = Hyperparameter()
+    _options: ClassVar = {"lr": POSITIVE, "eps": POSITIVE}
 
     def __init__(self, lr: float = 0.01, *, eps: float = 1e-7) -> None:
         self.lr = lr
@@ -274,9 +270,7 @@ class RMSprop(Optimizer):
     """
 
     _slots = ("h",)
-    lr = Hyperparameter()
-    decay_rate = Hyperparameter(below=1.0)
-    eps = Hyperparameter()
+    _options: ClassVar = {"lr": POSITIVE, "decay_rate": FRACTION, "eps": POSITIVE}
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7) -> None:
         self.lr = lr
@@ -346,10 +340,8 @@ class Adam(Optimizer):
     """
 
     _slots = ("m", "v")
-    lr = Hyperparameter()
-    beta1 = Hyperparameter(below=1.0)
-    beta2 = Hyperparameter(below=1.0)
-    eps = Hyperparameter()
+    _counter = "iter"
+    _options: ClassVar = {"lr": POSITIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": POSITIVE}
 
     def __init__(
         self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, eps: float = 1e-7
@@ -365,11 +357,8 @@ class Adam(Optimizer):
     def _scalars(self) -> tuple[float, ...]:
         t = self.iter + 1
         beta1, beta2 = self.beta1, self.beta2
-        lr_t = self.lr * math.sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
+        lr_t = self.lr * sqrt(1.0 - beta2**t) / (1.0 - beta1**t)
         return 1 - beta1, 1 - beta2, lr_t, self.eps
-
-    def _advance(self) -> None:
-        self.iter += 1
 
     @staticmethod
     def _rule(
