@@ -33,6 +33,7 @@ class Entry:
     param: Any  # as the rule takes it: an array that is changed in place, or a number
     grad: Any
     state: tuple[Any, ...]
+    plain: bool  # whether these are arrays of one float dtype and one shape
 
     @property
     def replaces(self) -> bool:
@@ -95,8 +96,10 @@ class Optimizer:
         entries, containers = self._plan(params, grads)
         self._run(params, entries, self._scalars())
         for i, container in enumerate(containers):
-            for entry in entries:
-                _store(container, entry.key, entry.state[i])
+            if isinstance(container, list):
+                container[: len(entries)] = [entry.state[i] for entry in entries]
+            else:
+                container.update((entry.key, entry.state[i]) for entry in entries)
             setattr(self, self._slots[i], container)
         if self._counter:
             setattr(self, self._counter, getattr(self, self._counter) + 1)
@@ -131,56 +134,48 @@ class Optimizer:
 
     def _entry(self, key: Any, params: Any, grads: Any, containers: list[Any]) -> Entry:
         """Check one parameter and what belongs to it."""
-        name = f"params[{key!r}]"
-        value = params[key]
-        param = _usable(name, value)
-        if not isinstance(value, np.ndarray) and not hasattr(params, "__setitem__"):
-            raise TypeError(
-                f"{name} is no array, so its new value has to be stored, "
-                f"but a {type(params).__name__} takes no new values"
-            )
+        value = param = params[key]
         try:
             grad = grads[key]
         except LookupError as error:
             kind = IndexError if isinstance(error, IndexError) else KeyError
-            raise kind(f"{name} has no gradient: grads[{key!r}] is missing") from None
-        if isinstance(grad, list):
-            raise TypeError(f"grads[{key!r}] must be an array or a number, got list")
-        grad = _usable(f"grads[{key!r}]", grad)
-        _check_shapes(name, param, f"grads[{key!r}]", grad)
-        _check_target(name, param, grad)
+            raise kind(f"params[{key!r}] has no gradient: grads[{key!r}] is missing") from None
+        plain = _is_plain(value) and _is_like(grad, value)
+        if not plain:
+            param, grad = _checked(key, value, grad)
+            if not isinstance(value, np.ndarray) and not hasattr(params, "__setitem__"):
+                raise TypeError(
+                    f"params[{key!r}] is no array, so its new value has to be stored, but a "
+                    f"{type(params).__name__} takes no new values"
+                )
         state = []
         for slot, container in zip(self._slots, containers, strict=True):
             if key in container if isinstance(container, dict) else key < len(container):
-                slot_value = container[key]
-                if np.shape(slot_value) != np.shape(param):
-                    raise ValueError(
-                        f"{name} has shape {np.shape(param)}, but its state {slot}[{key!r}] "
-                        f"has shape {np.shape(slot_value)}"
-                    )
+                held = container[key]
+                if not (plain and _is_like(held, value) and held.flags.writeable):
+                    _check_state(f"{slot}[{key!r}]", held, param, grad)
+                    plain = False
             else:
-                slot_value = _zeros_like(param)
-            _check_target(f"{slot}[{key!r}]", slot_value, grad)
-            state.append(slot_value)
-        return Entry(key, value, param, grad, tuple(state))
+                held = _zeros_like(param)
+            state.append(held)
+        return Entry(key, value, param, grad, tuple(state), plain)
 
     def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
         """Apply the rule to every entry, in order; take everything back if NumPy raises."""
         copies = _copies(entries) if _may_raise(entries) else []
-        done = []
+        replaced = []
         try:
             for entry in entries:
-                done.append(entry)
                 result, *state = self._rule(entry.param, entry.grad, *entry.state, *scalars)
-                if entry.replaces or result is not entry.param:
-                    params[entry.key] = result
                 entry.state = tuple(state)
+                if not entry.plain and (entry.replaces or result is not entry.param):
+                    replaced.append(entry)
+                    params[entry.key] = result
         except BaseException:
             for array, copy in copies:
                 array[...] = copy
-            for entry in done:
-                if entry.replaces:
-                    params[entry.key] = entry.value
+            for entry in replaced:
+                params[entry.key] = entry.value
             raise
 
     def __repr__(self) -> str:
@@ -213,27 +208,25 @@ def _count(name: str, value: Any) -> int:
     return int(value)
 
 
-def _usable(name: str, value: Any) -> Any:
-    """`value` as a rule takes it; a TypeError if it is neither an array nor a number."""
+def _is_plain(param: Any) -> bool:
+    """Whether a parameter is an array with nothing special about it."""
+    return type(param) is np.ndarray and param.dtype.kind == "f" and param.flags.writeable
+
+
+def _is_like(array: Any, param: np.ndarray) -> bool:
+    return (
+        type(array) is np.ndarray and array.dtype is param.dtype and array.shape == param.shape
+    )
+
+
+def _checked(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
+    """A parameter and its gradient, both as a rule takes them."""
+    name, grad_name = f"params[{key!r}]", f"grads[{key!r}]"
     if isinstance(value, list):
         value = np.array(value)
-        value = value.astype(np.result_type(value.dtype, 0.0)) if value.dtype != object else value
-    elif not isinstance(value, np.ndarray | np.generic | numbers.Number):
-        raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biufcO":
-            raise TypeError(f"{name} must hold numbers, got dtype {value.dtype}")
-        # A memmap is an array in everything but its type, which would make it slow.
-        return value.view(np.ndarray) if type(value) is np.memmap else value
-    if np.asarray(value).dtype.kind not in "biufc":
-        raise TypeError(f"{name} must be an array or a number, got {value!r}")
-    return value
-
-
-def _check_shapes(name: str, param: Any, grad_name: str, grad: Any) -> None:
+        value = value.astype(np.result_type(value, 0.0), copy=False)
+    param, grad = _usable(name, value), _usable(grad_name, grad)
     shape, grad_shape = np.shape(param), np.shape(grad)
-    if shape == grad_shape:
-        return
     try:
         fits = np.broadcast_shapes(shape, grad_shape) == shape
     except ValueError:
@@ -242,18 +235,42 @@ def _check_shapes(name: str, param: Any, grad_name: str, grad: Any) -> None:
         raise ValueError(
             f"{grad_name} has shape {grad_shape}, which does not fit {name} of shape {shape}"
         )
+    _check_target(name, param, grad)
+    return param, grad
+
+
+def _usable(name: str, value: Any) -> Any:
+    """`value` as a rule takes it: a number, or an array of numbers or objects."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biufcO":
+            raise TypeError(f"{name} must hold numbers, got an array of dtype {value.dtype}")
+        # A memmap is an array in everything but its type, which would make it slow.
+        return value.view(np.ndarray) if type(value) is np.memmap else value
+    if not isinstance(value, np.generic | numbers.Number):
+        raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
+    if np.result_type(value).kind not in "biufc":
+        raise TypeError(f"{name} must be an array or a number, got {value!r}")
+    return value
+
+
+def _check_state(name: str, held: Any, param: Any, grad: Any) -> None:
+    if np.shape(held) != np.shape(param):
+        raise ValueError(
+            f"the state {name} has shape {np.shape(held)}, but its parameter has shape "
+            f"{np.shape(param)}"
+        )
+    _check_target(name, held, grad)
 
 
 def _check_target(name: str, target: Any, grad: Any) -> None:
-    """Whether an in-place result of `grad` may be written to the array `target`."""
+    """Whether the result of an update by `grad` may be written to the array `target`."""
     if not isinstance(target, np.ndarray):
         return
     if not target.flags.writeable:
         raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
-    grad_dtype = grad.dtype if hasattr(grad, "dtype") else np.result_type(grad)
-    if target.dtype == grad_dtype and target.dtype.kind == "f":
-        return
-    if not np.can_cast(np.result_type(target.dtype, grad_dtype, 0.0), target.dtype, "same_kind"):
+    grad_dtype = grad.dtype if isinstance(grad, np.ndarray) else np.result_type(grad)
+    result = np.result_type(target.dtype, grad_dtype, 0.0)
+    if not np.can_cast(result, target.dtype, "same_kind"):
         raise TypeError(
             f"{name} has dtype {target.dtype}, which cannot hold an update by a gradient of "
             f"dtype {grad_dtype}"
@@ -266,18 +283,12 @@ def _zeros_like(param: Any) -> np.ndarray:
     return np.zeros((), np.result_type(param, 0.0))
 
 
-def _store(container: Any, key: Any, value: Any) -> None:
-    if isinstance(container, list) and key == len(container):
-        container.append(value)
-    else:
-        container[key] = value
-
-
 def _may_raise(entries: list[Entry]) -> bool:
     """Whether NumPy may refuse an update although all that can be checked was checked."""
     return "raise" in np.geterr().values() or any(
         type(array) is not np.ndarray or array.dtype == object
         for entry in entries
+        if not entry.plain
         for array in entry.arrays
     )
 
