@@ -279,7 +279,8 @@ def _check_target(name: str, target: Any, grad: Any) -> None:
 
 def _zeros_like(param: Any) -> np.ndarray:
     if isinstance(param, np.ndarray):
-        return np.zeros_like(param)
+        # In the machine's own byte order, as every result of NumPy is.
+        return np.zeros_like(param, param.dtype.newbyteorder("="))
     return np.zeros((), np.result_type(param, 0.0))
 
 

@@ -335,7 +335,7 @@ class Adam(Optimizer):
     >>> optimizer = Adam(lr=0.5)
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([3.0])})
-    >>> params["W"].round(6), optimizer.iter
+    >>> params["W"].round(4), optimizer.iter
     (array([0.5]), 1)
     """
 

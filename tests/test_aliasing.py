@@ -1,0 +1,107 @@
+"""Shared memory: what the NumPy twin gives, key after key, operation after operation."""
+
+import numpy as np
+import pytest
+from table import assert_same_run
+
+
+def train_both(rule, make, steps=3):
+    """`make` gives (params, grads) afresh, sharing memory in the same way each time."""
+    (ours, our_grads), (theirs, their_grads) = make(), make()
+    fast, numpy = rule.fast(lr=0.1), rule.numpy(lr=0.1)
+    for _ in range(steps):
+        fast.update(ours, our_grads)
+        numpy.update(theirs, their_grads)
+    assert_same_run(fast, numpy, ours, theirs)
+
+
+def wave(n, dtype=np.float64):
+    return np.sin(np.arange(1, n + 1)).astype(dtype)
+
+
+def tied(dtype):
+    W = wave(100, dtype)
+    return {"a": W, "b": W}, {"a": wave(100, dtype), "b": wave(100, dtype)[::-1].copy()}
+
+
+def tied_transposed(dtype):
+    W = wave(120, dtype).reshape(10, 12)
+    return (
+        {"in": W, "out": W.T},
+        {"in": wave(120, dtype).reshape(10, 12), "out": wave(120, dtype).reshape(12, 10)},
+    )
+
+
+def views_that_overlap(dtype):
+    room = wave(1000, dtype)
+    params = {"a": room[:600], "b": room[400:], "c": room[::2], "d": room[::-3]}
+    return params, {k: wave(p.size, dtype) for k, p in params.items()}
+
+
+def gradient_is_parameter(dtype):
+    W, b = wave(70, dtype), wave(9, dtype)
+    return {"W": W, "b": b}, {"W": W, "b": wave(9, dtype)}
+
+
+def gradient_is_shifted_parameter(dtype):
+    room = wave(80, dtype)
+    return {"W": room[:70]}, {"W": room[10:]}
+
+
+def gradient_is_reversed_parameter(dtype):
+    room = wave(80, dtype)
+    return {"W": room}, {"W": room[::-1]}
+
+
+def gradient_is_another_parameter(dtype):
+    a, b = wave(70, dtype), wave(70, dtype) + 1
+    return {"a": a, "b": b}, {"a": b, "b": a}
+
+
+def interleaved(dtype):
+    room = wave(200, dtype)
+    return {"even": room[::2], "odd": room[1::2]}, {"even": room[1::2], "odd": wave(100, dtype)}
+
+
+def broadcast_over_itself(dtype):
+    room = wave(12, dtype)
+    W = np.lib.stride_tricks.as_strided(room, (3, 12), (0, room.itemsize), writeable=True)
+    return {"W": W}, {"W": wave(36, dtype).reshape(3, 12)}
+
+
+SHARED = [
+    tied, tied_transposed, views_that_overlap, gradient_is_parameter,
+    gradient_is_shifted_parameter, gradient_is_reversed_parameter, gradient_is_another_parameter,
+    interleaved, broadcast_over_itself,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shared", SHARED, ids=lambda f: f.__name__)
+def test_shared_memory_gives_what_numpy_gives(rule, dtype, simd, shared):
+    train_both(rule, lambda: shared(dtype))
+
+
+@pytest.mark.parametrize("shared", SHARED, ids=lambda f: f.__name__)
+def test_shared_memory_beside_entries_that_only_numpy_takes(rule, dtype, shared):
+    def make():
+        params, grads = shared(dtype)
+        params = {"first": 1.0, **params, "half": np.ones(3, np.float16)}
+        return params, {"first": 0.5, "half": np.ones(3, np.float16), **grads}
+
+    train_both(rule, make)
+
+
+def test_an_integer_gradient_of_a_tied_parameter_keeps_the_order(rule):
+    def make():
+        W = wave(50)
+        return {"a": W, "b": W[10:]}, {"a": wave(50), "b": np.arange(40)}
+
+    train_both(rule, make)
+
+
+def test_one_gradient_serves_two_parameters(rule, dtype):
+    def make():
+        g = wave(50, dtype)
+        return {"a": wave(50, dtype), "b": wave(50, dtype)}, {"a": g, "b": g}
+
+    train_both(rule, make)

@@ -1,0 +1,199 @@
+"""Arrays as they come: any layout, alignment, byte order and dtype that NumPy takes."""
+
+import numpy as np
+import pytest
+from table import assert_same_bits, assert_same_run
+
+from zdlfast import _contract
+
+SHAPES = [(0,), (1,), (7, 5), (0, 3), (3, 4, 5), (30, 1, 5, 5), (600, 33), ()]
+
+
+def strided(x):
+    room = np.zeros((*x.shape, 2), x.dtype)
+    room[..., 0] = x
+    return room[..., 0]
+
+
+def reversed_in_memory(x):
+    return np.ascontiguousarray(x[..., ::-1])[..., ::-1] if x.ndim else x
+
+
+def unaligned(x):
+    room = np.zeros(x.nbytes + 1, np.uint8)[1:]
+    array = room.view(x.dtype).reshape(x.shape)
+    array[...] = x
+    return array
+
+
+def middle_axis_first(x):
+    """The layout of a convolution's weight gradient in the book: a transposed product."""
+    return np.ascontiguousarray(np.moveaxis(x, 0, -1)).transpose(-1, *range(x.ndim - 1)) \
+        if x.ndim > 1 else x  # fmt: skip
+
+
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "strided": strided,
+    "reversed": reversed_in_memory,
+    "unaligned": unaligned,
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "convolution": middle_axis_first,
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request):
+    return LAYOUTS[request.param]
+
+
+@pytest.fixture(params=LAYOUTS)
+def other_layout(request):
+    return LAYOUTS[request.param]
+
+
+def laid_out(array, layout):
+    """A copy in this layout; 0-d arrays stay arrays."""
+    copy = layout(array.copy())
+    return copy.reshape(()) if array.ndim == 0 else copy
+
+
+def train_both(rule, params, gradients):
+    fast, numpy = rule.fast(), rule.numpy()
+    expected = {k: v.copy(order="K") for k, v in params.items()}
+    addresses = {k: v.__array_interface__["data"][0] for k, v in params.items()}
+    held = dict(params)
+    for grads in gradients:
+        fast.update(params, grads)
+        numpy.update(expected, grads)
+        assert_same_run(fast, numpy, params, expected)
+    assert all(params[k] is held[k] for k in held)
+    assert {k: v.__array_interface__["data"][0] for k, v in params.items()} == addresses
+    return fast
+
+
+@pytest.fixture
+def no_slow_path(monkeypatch):
+    """The first update of a key makes its state; from then on NumPy's rule may not run."""
+
+    def refuse(*_):
+        raise AssertionError("the NumPy rule ran")
+
+    return lambda rule: monkeypatch.setattr(rule.fast, "_rule", staticmethod(refuse))
+
+
+def test_every_layout_gives_the_bits_of_numpy(rule, dtype, simd, rng, layout, other_layout):
+    params = {str(s): laid_out(rng.standard_normal(s).astype(dtype), layout) for s in SHAPES}
+    gradients = [
+        {str(s): laid_out(rng.standard_normal(s).astype(dtype), other_layout) for s in SHAPES}
+        for _ in range(3)
+    ]
+    train_both(rule, params, gradients)
+
+
+def test_every_layout_is_taken_by_the_kernels(rule, dtype, rng, layout, other_layout, no_slow_path):
+    no_slow_path(rule)
+    params = {str(s): laid_out(rng.standard_normal(s).astype(dtype), layout) for s in SHAPES}
+    grads = {k: laid_out(rng.standard_normal(p.shape).astype(dtype), other_layout)
+             for k, p in params.items()}  # fmt: skip
+    rule.fast().update(params, grads)
+
+
+@pytest.mark.parametrize("param_dtype", ["f4", "f8"])
+@pytest.mark.parametrize("grad_dtype", ["f2", "f4", "f8", "i1", "u2", "i8", "?"])
+def test_mixed_dtypes_are_promoted_as_numpy_does(rule, simd, rng, param_dtype, grad_dtype):
+    def gradient(n):
+        return (rng.standard_normal(n) * 3).astype(grad_dtype)
+
+    sizes = [*range(40), 600]
+    params = {n: rng.standard_normal(n).astype(param_dtype) for n in sizes}
+    if grad_dtype == "?" and rule.name == "Adam":
+        # NumPy has no minus for booleans; floats minus booleans it has.
+        assert (np.ones(1) - np.ones(1, bool)).dtype == float
+    train_both(rule, params, [{n: gradient(n) for n in sizes} for _ in range(4)])
+
+
+def test_the_other_float_dtype_stays_on_the_kernels(rule, rng, no_slow_path):
+    for param_dtype, grad_dtype in [("f4", "f8"), ("f8", "f4")]:
+        fast = rule.fast()
+        params = {"W": rng.standard_normal(100).astype(param_dtype)}
+        fast.update(params, {"W": rng.standard_normal(100).astype(grad_dtype)})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rule.fast, "_rule", None)
+            fast.update(params, {"W": rng.standard_normal(100).astype(grad_dtype)})
+            fast.update(params, {"W": strided(rng.standard_normal(100).astype(grad_dtype))})
+
+
+@pytest.mark.parametrize("kind", ["f2", "longdouble", "complex128"])
+def test_other_dtypes_run_through_numpy(rule, rng, kind):
+    params = {"W": rng.standard_normal(9).astype(kind), "b": rng.standard_normal(9)}
+    gradients = [{k: rng.standard_normal(9).astype(p.dtype) for k, p in params.items()}] * 3
+    train_both(rule, params, gradients)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (3, 1), (1, 1), ()])
+def test_gradients_are_broadcast(rule, dtype, rng, shape):
+    params = {"W": rng.standard_normal((3, 4)).astype(dtype)}
+    gradients = [{"W": rng.standard_normal(shape).astype(dtype)} for _ in range(3)]
+    train_both(rule, params, gradients)
+    train_both(rule, params, [{"W": np.broadcast_to(dtype.type(0.5), (3, 4))}])
+    train_both(rule, params, [{"W": 0.5}, {"W": 1}])
+
+
+def test_state_is_laid_out_like_its_parameter(rule):
+    fast = rule.fast()
+    fast.update({"W": np.ones((3, 4), order="F")}, {"W": np.ones((3, 4))})
+    for slot in rule.slots:
+        if rule.name != "Momentum":  # whose rule makes a new velocity, in NumPy
+            assert getattr(fast, slot)["W"].flags.f_contiguous
+
+
+def test_memmaps_are_written_to_their_files(rule, tmp_path, no_slow_path):
+    no_slow_path(rule)
+    path = tmp_path / "W"
+    params = {"W": np.memmap(path, np.float64, "w+", shape=(50,))}
+    params["W"][:] = 1.0
+    held = params["W"]
+    fast = rule.fast()
+    fast.update(params, {"W": np.full(50, 0.5)})
+    assert params["W"] is held
+    held.flush()
+    assert np.all(np.fromfile(path) < 1.0)
+    assert all(type(getattr(fast, slot)["W"]) is np.ndarray for slot in rule.slots)
+
+
+def test_array_subclasses_keep_their_nature(rule):
+    masked = np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False])
+    params, expected = {"W": masked}, {"W": masked.copy()}
+    fast, numpy = rule.fast(), rule.numpy()
+    fast.update(params, {"W": np.ones(3)})
+    numpy.update(expected, {"W": np.ones(3)})
+    assert params["W"] is masked
+    assert masked.mask.tolist() == [False, True, False]
+    assert_same_bits(masked.filled(0), expected["W"].filled(0))
+
+
+def test_no_array_is_as_large_as_the_parameter(rule, dtype, rng):
+    """After the first update, which makes the state, an update allocates next to nothing."""
+    import tracemalloc
+
+    n = 200_000
+    params = {"W": rng.standard_normal(n).astype(dtype), "X": np.zeros((n // 10, 10), dtype)}
+    other = np.float32 if dtype == np.float64 else np.float64
+    grads = {"W": rng.standard_normal(n).astype(dtype), "X": np.ones((10, n // 10), other).T}
+    fast = rule.fast()
+    fast.update(params, grads)
+    fast.update(params, grads)
+    tracemalloc.start()
+    fast.update(params, grads)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000
+
+
+def test_the_checks_know_a_plain_entry():
+    """So that the twin spends its time in NumPy and not in checks."""
+    assert _contract._is_plain(np.ones(3))
+    assert not _contract._is_plain(np.ones(3, int))
+    assert not _contract._is_plain(np.ma.ones(3))

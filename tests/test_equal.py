@@ -1,0 +1,116 @@
+"""The promise: every bit of parameters and state equals the NumPy twin's."""
+
+import numpy as np
+import pytest
+from table import assert_same_bits, assert_same_run
+
+from zdlfast import _engine
+
+# Around every width of 2 to 16 elements and twice and four times as much, and beyond blocks.
+SIZES = [*range(71), 127, 128, 129, 511, 512, 513, 1000, 1023, 1025, 4099]
+STEPS = 12
+
+
+def learning_rate(step):
+    return 0.1 / (1 + step)
+
+
+def values(rng, n, dtype):
+    """Of all magnitudes that training meets, zeros of both signs among them."""
+    x = rng.standard_normal(n) * 10.0 ** rng.integers(-6, 3, n)
+    x[rng.random(n) < 0.05] = 0.0
+    x[rng.random(n) < 0.05] *= -1.0
+    return x.astype(dtype)
+
+
+def train_both(rule, params, gradients, **options):
+    """Run the same steps through both classes, from copies, and compare at every step."""
+    fast, numpy = rule.fast(**options), rule.numpy(**options)
+    expected = {key: value.copy() for key, value in params.items()}
+    for step, grads in enumerate(gradients):
+        fast.lr = numpy.lr = learning_rate(step)
+        before = {key: value.copy() for key, value in grads.items()}
+        fast.update(params, grads)
+        numpy.update(expected, before)
+        assert_same_run(fast, numpy, params, expected)
+        for key in grads:
+            assert_same_bits(grads[key], before[key], f"grads[{key!r}] was changed")
+
+
+def test_every_size_gives_the_bits_of_numpy(rule, dtype, simd, rng):
+    params = {f"W{n}": values(rng, n, dtype) for n in SIZES}
+    gradients = [{k: values(rng, p.size, dtype) for k, p in params.items()} for _ in range(STEPS)]
+    train_both(rule, params, gradients)
+    assert np.abs(params["W70"]).max() > 0
+
+
+@pytest.mark.parametrize("n", [100_003, 300_003])
+def test_large_arrays_give_the_bits_of_numpy(rule, dtype, simd, rng, n):
+    params = {"W": values(rng, n, dtype)}
+    train_both(rule, params, [{"W": values(rng, n, dtype)} for _ in range(3)])
+
+
+def test_every_start_within_a_cache_line_gives_the_bits_of_numpy(rule, dtype, simd, rng):
+    def at(offset, data):
+        room = np.zeros(data.size + 16, dtype)
+        room[offset : offset + data.size] = data
+        return room[offset : offset + data.size]
+
+    params, shifts = {}, {}
+    for offset in range(16):
+        for n in (1, 17, 70, 1031):
+            params[f"{offset}+{n}"] = at(offset, values(rng, n, dtype))
+            shifts[f"{offset}+{n}"] = (5 * offset + n) % 16
+    gradients = [
+        {k: at(shifts[k], values(rng, p.size, dtype)) for k, p in params.items()}
+        for _ in range(STEPS)
+    ]
+    train_both(rule, params, gradients)
+
+
+def test_all_options_reach_the_kernels(rule, dtype, simd, rng):
+    params = {"W": values(rng, 100, dtype)}
+    gradients = [{"W": values(rng, 100, dtype)} for _ in range(STEPS)]
+    default = {"W": params["W"].copy()}
+    train_both(rule, default, gradients)
+    train_both(rule, params, gradients, **rule.options)
+    if len(rule.options) > 1:
+        assert not np.array_equal(params["W"], default["W"])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own, of inf and NaN
+def test_special_values_give_the_results_of_numpy(rule, dtype, simd):
+    info = np.finfo(dtype)
+    special = np.array(
+        [0.0, -0.0, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny, -info.tiny,
+         info.smallest_subnormal, -info.smallest_subnormal, 1.0, -1.0, info.eps, 1e-20, 1e20],
+        dtype,
+    )  # fmt: skip
+    params = {"W": np.repeat(special, special.size)}
+    grads = {"W": np.tile(special, special.size)}
+    train_both(rule, params, [grads, {"W": grads["W"][::-1].copy()}, grads])
+
+
+def test_dead_gradients_leave_the_subnormals_of_numpy(rule, dtype, simd):
+    params = {"W": np.full(37, 0.5, dtype)}
+    alive = {"W": np.full(37, np.finfo(dtype).tiny * 8, dtype)}
+    dead = {"W": np.zeros(37, dtype)}
+    train_both(rule, params, [alive] + [dead] * 60)
+
+
+def test_all_instruction_sets_give_the_same_bits(rule, dtype, rng):
+    start = values(rng, 1031, dtype)
+    gradients = [values(rng, 1031, dtype) for _ in range(STEPS)]
+    results = []
+    before = _engine.in_use()
+    try:
+        for simd in _engine.available():
+            _engine.use(simd)
+            optimizer, params = rule.fast(), {"W": start.copy()}
+            for gradient in gradients:
+                optimizer.update(params, {"W": gradient})
+            results.append(params["W"])
+    finally:
+        _engine.use(before)
+    for result in results[1:]:
+        assert_same_bits(result, results[0])

@@ -1,0 +1,240 @@
+"""Errors: of the book's types, with names and shapes in them, and nothing changed by them."""
+
+import copy
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from table import assert_same_bits
+
+
+class Evil(np.ndarray):
+    """An array that breaks half-way through an update."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        if out is not None:
+            out[0].view(np.ndarray)[...] = 99
+            raise RuntimeError("evil")
+        plain = [x.view(np.ndarray) if isinstance(x, Evil) else x for x in inputs]
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+
+def frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+def bad(params=None, grads=None, drop=None):
+    return {"params": params or {}, "grads": grads or {}, "drop": drop}
+
+
+WRONG = {
+    "missing gradient": (bad(drop="z"), KeyError, r"params\['z'\] has no gradient"),
+    "no gradient": (bad(grads={"z": None}), TypeError, r"grads\['z'\].*got NoneType"),
+    "a list for a gradient": (bad(grads={"z": [1.0] * 3}), TypeError, r"grads\['z'\].*got list"),
+    "a string for a gradient": (bad(grads={"z": "x"}), TypeError, r"grads\['z'\].*got str"),
+    "an array of strings": (
+        bad(grads={"z": np.array(["a"] * 3)}), TypeError, r"grads\['z'\].*dtype <U1"
+    ),
+    "larger gradient": (
+        bad(grads={"z": np.ones((1, 3))}), ValueError,
+        r"grads\['z'\] has shape \(1, 3\), which does not fit params\['z'\] of shape \(3,\)",
+    ),
+    "gradient of another shape": (
+        bad(grads={"z": np.ones(5)}), ValueError, r"\(5,\).*params\['z'\] of shape \(3,\)"
+    ),
+    "one element for a 0-d array": (
+        bad(params={"z": np.array(1.0)}, grads={"z": np.ones(1)}), ValueError, r"\(1,\).*\(\)"
+    ),
+    "an array for a number": (
+        bad(params={"z": 1.0}, grads={"z": np.ones(2)}), ValueError, r"\(2,\).*\(\)"
+    ),
+    "read-only parameter": (
+        bad(params={"z": frozen(np.ones(3))}), ValueError, r"params\['z'\] is read-only"
+    ),
+    "integer parameter": (
+        bad(params={"z": np.ones(3, int)}), TypeError, r"params\['z'\] has dtype int64.*float64"
+    ),
+    "boolean parameter": (
+        bad(params={"z": np.ones(3, bool)}), TypeError, r"params\['z'\] has dtype bool"
+    ),
+    "complex gradient": (
+        bad(grads={"z": np.ones(3, complex)}), TypeError, r"float64.*complex128"
+    ),
+    "a parameter that is no number": (
+        bad(params={"z": "x"}), TypeError, r"params\['z'\].*got str"
+    ),
+    "nothing for a parameter": (bad(params={"z": None}), TypeError, r"params\['z'\].*NoneType"),
+    "dates": (
+        bad(params={"z": np.ones(3, "M8[s]")}), TypeError, r"params\['z'\].*datetime64"
+    ),
+    "a structured array": (bad(params={"z": np.ones(3, "f8,f8")}), TypeError, r"params\['z'\]"),
+    "objects that cannot be multiplied": (
+        bad(params={"z": np.array([None] * 3)}), TypeError, "unsupported operand|no callable sqrt"
+    ),
+    "an array that breaks half-way": (
+        bad(params={"z": np.ones(3).view(Evil)}), RuntimeError, "evil"
+    ),
+}  # fmt: skip
+
+
+def network():
+    """Entries of every path before the bad one: kernels, strided, NumPy, a number."""
+    params = {
+        "W": np.linspace(-1, 1, 600), "T": np.linspace(0, 1, 12).reshape(3, 4).T,
+        "h": np.ones(4, np.float16), "o": np.array([1.0, 2.0], object), "x": -7.0,
+        "z": np.ones(3),
+    }  # fmt: skip
+    grads = {
+        "W": np.ones(600), "T": np.ones((4, 3)), "h": np.ones(4, np.float16),
+        "o": np.ones(2), "x": 0.5, "z": np.ones(3),
+    }  # fmt: skip
+    return params, grads
+
+
+def snapshot(optimizer, params):
+    return copy.deepcopy((vars(optimizer), dict(params)))
+
+
+def assert_unchanged(before, optimizer, params):
+    attributes, values = before
+    assert vars(optimizer).keys() == attributes.keys()
+    for name, value in attributes.items():
+        now = getattr(optimizer, name)
+        if isinstance(value, dict):
+            assert now.keys() == value.keys()
+            for key in value:
+                assert_same_bits(now[key], value[key], f"{name}[{key!r}]")
+        else:
+            assert now == value, name
+    assert list(params) == list(values)
+    for key, value in values.items():
+        assert type(params[key]) is type(value)
+        if isinstance(value, np.ndarray):
+            assert_same_bits(params[key].view(np.ndarray), value.view(np.ndarray), key)
+        else:
+            assert params[key] == value
+
+
+@pytest.mark.parametrize("twin", [False, True], ids=["fast", "numpy"])
+@pytest.mark.parametrize("trained", [False, True], ids=["first update", "later update"])
+@pytest.mark.parametrize("case", WRONG)
+def test_an_error_changes_nothing(rule, twin, trained, case):
+    change, error, text = WRONG[case]
+    optimizer = rule.numpy() if twin else rule.fast()
+    good_params, good_grads = network()
+    if rule.slots and rule.name != "Momentum":  # no root of an object
+        del good_params["o"]
+    params = {k: v for k, v in good_params.items() if not trained or k != "z"}
+    if trained:
+        optimizer.update(params, good_grads)
+        optimizer.update(params, good_grads)
+        params["z"] = good_params["z"]
+    params.update(copy.deepcopy(change["params"]))
+    grads = {**good_grads, **change["grads"]}
+    grads.pop(change["drop"], None)
+    if case == "read-only parameter":
+        frozen(params["z"])
+    before = snapshot(optimizer, params)
+    arrays = {k: v for k, v in params.items() if isinstance(v, np.ndarray)}
+    with pytest.raises(error, match=text):
+        optimizer.update(params, grads)
+    assert_unchanged(before, optimizer, params)
+    assert all(params[k] is v for k, v in arrays.items())
+    # And it goes on as if nothing had been tried.
+    del params["z"]
+    optimizer.update(params, good_grads)
+    assert params["W"][0] != before[1]["W"][0]
+
+
+def test_a_shorter_list_of_gradients_is_an_index_error(rule):
+    for optimizer in (rule.fast(), rule.numpy()):
+        params = [np.ones(2), np.ones(2)]
+        with pytest.raises(IndexError, match=r"params\[1\] has no gradient: grads\[1\]"):
+            optimizer.update(params, [np.ones(2)])
+        assert params[0].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("params", [(np.ones(2),), np.ones(2), None, 3, {1, 2}, "ab"])
+def test_params_is_a_mapping_or_a_list(rule, params):
+    for optimizer in (rule.fast(), rule.numpy()):
+        with pytest.raises(TypeError, match="params must be a mapping or a list, got"):
+            optimizer.update(params, [np.ones(2)])
+
+
+@pytest.mark.parametrize("grads", [None, 3, {1, 2}])
+def test_grads_can_be_looked_up(rule, grads):
+    for optimizer in (rule.fast(), rule.numpy()):
+        with pytest.raises(TypeError, match="grads must be a mapping or a list, got"):
+            optimizer.update({"W": np.ones(2)}, grads)
+
+
+def test_a_number_in_a_mapping_that_takes_no_values_is_refused(rule):
+    params = MappingProxyType({"W": np.ones(2), "x": 1.0})
+    for optimizer in (rule.fast(), rule.numpy()):
+        with pytest.raises(TypeError, match=r"params\['x'\].*mappingproxy takes no new values"):
+            optimizer.update(params, {"W": np.ones(2), "x": 1.0})
+    assert params["W"].tolist() == [1.0, 1.0]
+
+
+def test_another_shape_under_a_known_key_is_never_broadcast(rule):
+    if not rule.slots:
+        return
+    for optimizer in (rule.fast(), rule.numpy()):
+        optimizer.update({"W": np.ones((1, 4))}, {"W": np.ones((1, 4))})
+        params = {"W": np.ones((3, 4))}
+        before = snapshot(optimizer, params)
+        text = rf"{rule.slots[0]}\['W'\] has shape \(1, 4\), but its parameter has shape \(3, 4\)"
+        with pytest.raises(ValueError, match=text):
+            optimizer.update(params, {"W": np.ones((3, 4))})
+        assert_unchanged(before, optimizer, params)
+
+
+def test_a_dict_and_a_list_do_not_share_an_optimizer(rule):
+    if not rule.slots:
+        return
+    for optimizer in (rule.fast(), rule.numpy()):
+        optimizer.update({"W": np.ones(2)}, {"W": np.ones(2)})
+        with pytest.raises(TypeError, match="params is a list, but the state"):
+            optimizer.update([np.ones(2)], [np.ones(2)])
+
+
+def test_read_only_state_is_refused(rule):
+    for slot in rule.slots:
+        for optimizer in (rule.fast(), rule.numpy()):
+            params = {"W": np.ones(2)}
+            optimizer.update(params, {"W": np.ones(2)})
+            getattr(optimizer, slot)["W"].flags.writeable = False
+            before = snapshot(optimizer, params)
+            with pytest.raises(ValueError, match=rf"{slot}\['W'\] is read-only"):
+                optimizer.update(params, {"W": np.ones(2)})
+            assert_unchanged(before, optimizer, params)
+
+
+def test_a_container_that_refuses_new_values_gets_its_old_ones_back(rule):
+    class Full(dict):
+        def __setitem__(self, key, value):
+            if key == "b" and value != 2.0:
+                raise RuntimeError("full")
+            super().__setitem__(key, value)
+
+    for optimizer in (rule.fast(), rule.numpy()):
+        params = Full(a=1.0, W=np.ones(3), b=2.0)
+        before = snapshot(optimizer, params)
+        with pytest.raises(RuntimeError, match="full"):
+            optimizer.update(params, {"a": 1.0, "W": np.ones(3), "b": 1.0})
+        assert params["a"] == 1.0
+        assert params["b"] == 2.0
+        assert vars(optimizer).keys() == before[0].keys()
+        if optimizer.__class__ is rule.fast:
+            assert params["W"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_numpy_told_to_raise_takes_everything_back(rule):
+    params = {"W": np.ones(3), "z": np.array([1e308, 1.0, 1.0])}
+    grads = {"W": np.ones(3), "z": np.array([-1e308, 1.0, 1.0])}
+    optimizer = rule.numpy(lr=1e300)
+    before = snapshot(optimizer, params)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        optimizer.update(params, grads)
+    assert_unchanged(before, optimizer, params)

@@ -1,0 +1,127 @@
+"""Instruction sets: built right, chosen by the CPU or by ZDLFAST_SIMD, never silently."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import zdlfast
+from zdlfast import _engine
+
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+FOLDER = Path(_engine.__file__).parent
+
+
+def python(code, **env):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("simd", _engine.available())
+def test_the_environment_forces_an_instruction_set(simd):
+    done = python("import zdlfast; print(zdlfast.build_info()['simd'])", ZDLFAST_SIMD=simd)
+    assert done.stdout.strip() == simd, done.stderr
+
+
+def test_by_default_the_widest_is_taken():
+    done = python("import zdlfast; print(zdlfast.build_info()['simd'])", ZDLFAST_SIMD="")
+    assert done.stdout.strip() == _engine.available()[-1]
+
+
+@pytest.mark.parametrize("name", ["sse9", "AVX2", "base", " "])
+def test_an_unknown_instruction_set_is_an_error_at_import(name):
+    done = python("import zdlfast", ZDLFAST_SIMD=name)
+    assert done.returncode == 1
+    assert f"ZDLFAST_SIMD={name!r}" in done.stderr
+    assert str(_engine.available()) in done.stderr
+
+
+def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="no kernels for 'neon'"):
+        _engine.use("neon")
+
+
+def test_build_info_tells_what_is_used():
+    info = zdlfast.build_info()
+    assert info["version"] == zdlfast.__version__
+    assert info["simd"] in info["simd_available"]
+    assert info["simd_available"][0] == "baseline"
+    assert info["threads"] >= 1
+    assert re.search(r"\d", info["compiler"])
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells its CPU's features")
+def test_the_cpu_is_asked_right():
+    flags = set(re.search(r"flags\s*:(.*)", Path("/proc/cpuinfo").read_text())[1].split())
+    expected = ["baseline"] + ["avx2"] * ("avx2" in flags) + ["avx512"] * ("avx512f" in flags)
+    assert _engine.available() == (expected if X86_64 else ["baseline"])
+
+
+@pytest.mark.parametrize("broken", ["_engine", "_kernels_baseline"])
+def test_a_missing_or_broken_extension_is_an_error_that_says_how_to_build_it(broken, tmp_path):
+    ignore = shutil.ignore_patterns("__pycache__", "*.c")
+    shutil.copytree(FOLDER, tmp_path / "zdlfast", ignore=ignore)
+    (binary,) = (tmp_path / "zdlfast").glob(f"{broken}.*so")
+    # An editable install would find the intact binary in the checkout.
+    code = (
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]\n"
+        "import zdlfast.reference"
+    )
+    for damage in (lambda: binary.write_bytes(b"not a library"), binary.unlink):
+        damage()
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "ZDLFAST_SIMD": "baseline"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 1
+        assert "ImportError: zdlfast's compiled kernels cannot be imported" in done.stderr
+        assert "pip install -e ." in done.stderr
+        assert "circular" not in done.stderr
+
+
+def disassembly(name):
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not installed")
+    (binary,) = FOLDER.glob(f"{name}.*so")
+    text = subprocess.run(["objdump", "-d", binary], capture_output=True, text=True, check=True)
+    return text.stdout
+
+
+@pytest.mark.skipif(not (X86_64 and sys.platform == "linux"), reason="reads x86-64 ELF files")
+@pytest.mark.parametrize("module", ["_engine", *(f"_kernels_{s}" for s in _engine.available())])
+def test_no_module_has_a_fused_multiply_add(module):
+    assert not re.findall(r"\bvfn?m(?:add|sub)\w*", disassembly(module))
+
+
+@pytest.mark.skipif(not (X86_64 and sys.platform == "linux"), reason="reads x86-64 ELF files")
+@pytest.mark.parametrize("simd", _engine.available())
+def test_roots_and_divisions_are_as_wide_as_the_instruction_set(simd):
+    register = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}[simd]
+    wider = {"baseline": "[yz]mm", "avx2": "zmm", "avx512": "-"}[simd]
+    text = disassembly(f"_kernels_{simd}")
+    for operation in ("sqrtps", "sqrtpd", "divps", "divpd"):
+        assert re.search(rf"\bv?{operation}\b.*%{register}", text), operation
+    assert not re.search(rf"%{wider}", text)
+
+
+def test_importing_the_package_takes_numpy_alone():
+    done = python(
+        "import sys, zdlfast; "
+        "print([m for m in ('matplotlib', 'sklearn', 'rich', 'scipy') if m in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr

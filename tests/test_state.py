@@ -1,0 +1,147 @@
+"""State: public, live, picklable, and enough to go on bit for bit."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from table import assert_same_run
+
+import zdlfast
+from zdlfast import reference
+
+
+def network(rng):
+    return {"W": rng.standard_normal((7, 5)), "b": rng.standard_normal(5).astype(np.float32)}
+
+
+def through_dict(optimizer):
+    again = type(optimizer)()
+    again.__dict__.update(copy.deepcopy(vars(optimizer)))
+    return again
+
+
+COPIES = {
+    **{f"pickle {p}": lambda o, p=p: pickle.loads(pickle.dumps(o, p)) for p in range(2, 6)},
+    "deepcopy": copy.deepcopy,
+    "__dict__": through_dict,
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_copy_goes_on_bit_for_bit(rule, rng, way, steps):
+    optimizer = rule.fast(**rule.options)
+    params = network(rng)
+    gradients = [network(rng) for _ in range(8)]
+    for grads in gradients[:steps]:
+        optimizer.update(params, grads)
+    again, copies = COPIES[way](optimizer), copy.deepcopy(params)
+    assert type(again) is rule.fast
+    for grads in gradients[steps:]:
+        optimizer.update(params, grads)
+        again.update(copies, grads)
+    assert_same_run(again, optimizer, copies, params)
+
+
+def test_state_moves_between_the_twins(rule, rng):
+    fast, numpy = rule.fast(), rule.numpy()
+    params = network(rng)
+    copies = copy.deepcopy(params)
+    for optimizer, own in ((fast, params), (numpy, copies)):
+        optimizer.update(own, {"W": np.ones((7, 5)), "b": np.ones(5, np.float32)})
+    vars(fast).update(copy.deepcopy(vars(numpy)))
+    for _ in range(3):
+        grads = network(rng)
+        fast.update(params, grads)
+        numpy.update(copies, grads)
+    assert_same_run(fast, numpy, params, copies)
+
+
+def test_before_the_first_update_state_is_none(rule):
+    for optimizer in (rule.fast(), rule.numpy()):
+        assert all(getattr(optimizer, slot) is None for slot in rule.slots)
+        assert getattr(optimizer, "iter", 0) == 0
+
+
+def test_state_arrays_stay_where_they_are(rule, rng):
+    optimizer, params = rule.fast(), network(rng)
+    optimizer.update(params, network(rng) | {"b": np.ones(5, np.float32)})
+    optimizer.update(params, network(rng) | {"b": np.ones(5, np.float32)})
+    held = [dict(getattr(optimizer, slot)) for slot in rule.slots]
+    optimizer.update(params, network(rng) | {"b": np.ones(5, np.float32)})
+    for slot, arrays in zip(rule.slots, held, strict=True):
+        assert all(getattr(optimizer, slot)[k] is a for k, a in arrays.items())
+
+
+def test_lr_may_be_set_between_updates(rule):
+    optimizer, params = rule.fast(lr=0.5), {"W": np.zeros(20)}
+    optimizer.update(params, {"W": np.ones(20)})
+    moved = params["W"].copy()
+    optimizer.lr = 0
+    optimizer.update(params, {"W": np.ones(20)})
+    if rule.slots != ("v",):  # momentum goes on by itself
+        assert np.array_equal(params["W"], moved)
+
+
+def test_state_set_to_none_starts_again_and_the_step_count_goes_on(rng):
+    for module in (zdlfast, reference):
+        adam, params = module.Adam(), {"W": np.ones(4)}
+        adam.update(params, {"W": np.ones(4)})
+        adam.m = None
+        adam.update(params, {"W": np.zeros(4)})
+        assert adam.iter == 2
+        assert not adam.m["W"].any()
+        assert not adam.v["W"].any()
+
+
+def test_the_step_count_is_live():
+    late, early = zdlfast.Adam(), zdlfast.Adam()
+    late.iter = 1000
+    a, b = {"W": np.zeros(4)}, {"W": np.zeros(4)}
+    late.update(a, {"W": np.ones(4)})
+    early.update(b, {"W": np.ones(4)})
+    assert late.iter == 1001
+    assert abs(a["W"][0]) > abs(b["W"][0])
+
+
+def test_a_subclass_may_add_to_update(rng):
+    class Counting(zdlfast.Adam):
+        """Counts by itself."""
+
+        calls = 0
+
+        def update(self, params, grads):
+            self.calls += 1
+            super().update(params, grads)
+
+    ours, plain = Counting(lr=0.1), zdlfast.Adam(lr=0.1)
+    a, b = {"W": np.ones(30)}, {"W": np.ones(30)}
+    for _ in range(3):
+        ours.update(a, {"W": np.ones(30)})
+        plain.update(b, {"W": np.ones(30)})
+    assert ours.calls == 3
+    assert_same_run(ours, plain, a, b)
+
+
+def test_a_subclass_may_make_an_option_a_property():
+    class Warmup(zdlfast.SGD):
+        """A learning rate that grows with its own clock."""
+
+        clock = 0
+
+        @property
+        def lr(self):
+            self.clock += 1
+            return 0.5 * self.clock
+
+        @lr.setter
+        def lr(self, value):
+            pass
+
+    params, optimizer = {"W": np.zeros(3)}, Warmup()
+    optimizer.update(params, {"W": np.ones(3)})
+    first = params["W"][0]
+    optimizer.update(params, {"W": np.ones(3)})
+    assert first == -0.5
+    assert params["W"][0] < -1.0
