@@ -15,16 +15,17 @@ abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 # -O3 and -fno-math-errno make roots and divisions wide; -ffp-contract=off keeps a product and
 # a sum from being fused, which would change bits. Nothing like -ffast-math, ever: it changes
 # results, and the floating-point mode of the whole process at import.
-flags = (
-    ["/O2", "/fp:precise"]
-    if windows
-    else "-O3 -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -g0".split()
-)
-simd = {"baseline": []}
-if x86_64:
-    simd["avx2"] = ["/arch:AVX2"] if windows else ["-mavx2"]
+if windows:
+    flags = ["/O2", "/fp:precise"]
+    simd = {"baseline": [], "avx2": ["/arch:AVX2"], "avx512": ["/arch:AVX512"]}
+else:
+    flags = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno"]
+    flags += ["-fvisibility=hidden", "-g0"]
     # clang prefers 256 bits unless told otherwise.
-    simd["avx512"] = ["/arch:AVX512"] if windows else ["-mavx512f", "-mprefer-vector-width=512"]
+    avx512 = ["-mavx512f", "-mprefer-vector-width=512"]
+    simd = {"baseline": [], "avx2": ["-mavx2"], "avx512": avx512}
+if not x86_64:
+    simd = {"baseline": []}
 
 macros = [
     ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),

@@ -92,7 +92,9 @@ def test_every_layout_gives_the_bits_of_numpy(rule, dtype, simd, rng, layout, ot
     train_both(rule, params, gradients)
 
 
-def test_every_layout_is_taken_by_the_kernels(rule, dtype, rng, layout, other_layout, no_slow_path):
+def test_every_layout_is_taken_by_the_kernels(
+    rule, dtype, rng, layout, other_layout, no_slow_path
+):
     no_slow_path(rule)
     params = {str(s): laid_out(rng.standard_normal(s).astype(dtype), layout) for s in SHAPES}
     grads = {k: laid_out(rng.standard_normal(p.shape).astype(dtype), other_layout)

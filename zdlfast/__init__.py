@@ -25,20 +25,12 @@ except ImportError as _error:
 except ValueError as _error:
     raise ValueError(f"ZDLFAST_SIMD={_os.environ['ZDLFAST_SIMD']!r}: {_error}") from None
 
+from zdlfast import optimizers
 from zdlfast.drop_in import patch
-from zdlfast.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
+from zdlfast.optimizers import *  # noqa: F403 - one list of names, in optimizers.py
 
 __version__ = "0.1.0"
-__all__ = [
-    "SGD",
-    "AdaGrad",
-    "Adam",
-    "Momentum",
-    "Nesterov",
-    "RMSprop",
-    "build_info",
-    "patch",
-]
+__all__ = [*optimizers.__all__, "build_info", "patch"]
 
 
 def build_info() -> dict[str, object]:

@@ -214,9 +214,7 @@ def _is_plain(param: Any) -> bool:
 
 
 def _is_like(array: Any, param: np.ndarray) -> bool:
-    return (
-        type(array) is np.ndarray and array.dtype is param.dtype and array.shape == param.shape
-    )
+    return type(array) is np.ndarray and array.dtype is param.dtype and array.shape == param.shape
 
 
 def _checked(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:

@@ -90,4 +90,3 @@ def patch(*, reference: bool = False) -> None:
     sys.modules[MODULE] = module
     if PACKAGE in sys.modules:
         sys.modules[PACKAGE].optimizer = module
-

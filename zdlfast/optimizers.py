@@ -6,8 +6,6 @@ into C. Constructor, attributes, checks and documentation are inherited.
 
 from typing import Any, ClassVar
 
-import numpy as np
-
 from zdlfast import reference
 from zdlfast._contract import Entry, Grads, Optimizer, Params
 from zdlfast._engine import Kernel
@@ -17,7 +15,8 @@ try:
 except ImportError:  # NumPy 1
     from numpy import byte_bounds
 
-__all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop"]
+# In the book's order.
+__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
 
 
 class _Fast(Optimizer):
@@ -27,7 +26,7 @@ class _Fast(Optimizer):
         super().__init_subclass__(**kwargs)
         if rule is not None:
             cls._kernel = Kernel(rule, tuple(cls._options), cls._slots, cls._counter)
-            cls.__doc__ = super(_Fast, cls).__doc__
+            cls.__doc__ = cls.__bases__[-1].__doc__  # the reference class's
 
     def update(self, params: Params, grads: Grads) -> None:
         if not self._kernel.update(self, params, grads):

@@ -18,7 +18,7 @@ import numpy as np
 
 from zdlfast._contract import FRACTION, POSITIVE, Optimizer, State
 
-__all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "Optimizer"]  # noqa: RUF022
 
 
 class SGD(Optimizer):
@@ -39,6 +39,7 @@ class SGD(Optimizer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> params = {"W": np.array([1.0, -2.0])}
     >>> SGD(lr=0.1).update(params, {"W": np.array([10.0, 10.0])})
     >>> params["W"]
@@ -91,6 +92,7 @@ class Momentum(Optimizer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> optimizer = Momentum(lr=0.1)
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([1.0])})
@@ -152,6 +154,7 @@ class Nesterov(Optimizer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> params = {"W": np.array([1.0])}
     >>> Nesterov(lr=0.1).update(params, {"W": np.array([1.0])})
     >>> params["W"]
@@ -208,6 +211,7 @@ class AdaGrad(Optimizer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> optimizer = AdaGrad(lr=0.5)
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([3.0])})
@@ -262,6 +266,7 @@ class RMSprop(Optimizer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> optimizer = RMSprop(lr=0.1, decay_rate=0.75)
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([2.0])})
@@ -332,6 +337,7 @@ class Adam(Optimizer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> optimizer = Adam(lr=0.5)
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([3.0])})
