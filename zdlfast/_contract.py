@@ -246,7 +246,7 @@ def _usable(name: str, value: Any) -> Any:
         return value.view(np.ndarray) if type(value) is np.memmap else value
     if not isinstance(value, np.generic | numbers.Number):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
-    if np.result_type(value).kind not in "biufc":
+    if np.result_type(value).kind not in "biufc":  # type: ignore[arg-type]
         raise TypeError(f"{name} must be an array or a number, got {value!r}")
     return value
 

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from zdlfast import reference as numpy_twin
 PACKAGE, MODULE = "common", "common.optimizer"
 
 
-class _Finder:
+class _Finder(MetaPathFinder, Loader):
     """Answers imports of the book's module, whatever lies on ``sys.path``.
 
     The package around it stays the book's own, if there is one; an empty one stands in where
@@ -39,9 +40,9 @@ class _Finder:
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = ModuleType(spec.name, self.source.__doc__)
         # The book's scripts take np from here too: "from common.optimizer import *".
-        module.np = np
+        vars(module)["np"] = np
         for name in optimizers.__all__:
-            setattr(module, name, getattr(self.source, name))
+            vars(module)[name] = getattr(self.source, name)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
@@ -73,7 +74,7 @@ def patch(*, reference: bool = False) -> None:
     """
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
     finder = _Finder(numpy_twin if reference else optimizers)
-    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, finder)
     loaded = sys.modules.get(MODULE)
     if loaded is None:
         return
@@ -84,9 +85,9 @@ def patch(*, reference: bool = False) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-    spec = ModuleSpec(MODULE, finder)  # type: ignore[arg-type]
+    spec = ModuleSpec(MODULE, finder)
     module = finder.create_module(spec)
     module.__spec__, module.__loader__ = spec, finder
     sys.modules[MODULE] = module
     if PACKAGE in sys.modules:
-        sys.modules[PACKAGE].optimizer = module
+        vars(sys.modules[PACKAGE])["optimizer"] = module

@@ -13,7 +13,7 @@ from zdlfast._engine import Kernel
 try:
     from numpy.lib.array_utils import byte_bounds
 except ImportError:  # NumPy 1
-    from numpy import byte_bounds
+    from numpy import byte_bounds  # type: ignore[attr-defined, no-redef]
 
 # In the book's order.
 __all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
@@ -35,7 +35,8 @@ class _Fast(Optimizer):
     update.__doc__ = Optimizer.update.__doc__
 
     def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
-        fast, slow = [], []
+        fast: list[Entry] = []
+        slow: list[Entry] = []
         for entry in entries:
             taken = self._kernel.takes(entry.param, entry.grad, entry.state)
             (fast if taken and not entry.replaces else slow).append(entry)
