@@ -143,6 +143,20 @@ def test_gradients_are_broadcast(rule, dtype, rng, shape):
     train_both(rule, params, [{"W": 0.5}, {"W": 1}])
 
 
+@pytest.mark.parametrize("gradient", [0.3, 2, np.float32(0.3), np.array(0.3)])
+def test_a_0d_array_gets_what_an_element_gets(rule, dtype, gradient):
+    fast, other = rule.fast(), rule.numpy()
+    params, expected = {"x": np.array(0.7, dtype)}, {"x": np.array([0.7], dtype)}
+    for _ in range(3):
+        fast.update(params, {"x": gradient})
+        other.update(expected, {"x": gradient})
+    assert_same_bits(params["x"], expected["x"].reshape(()))
+    for slot in rule.slots:
+        state = getattr(fast, slot)["x"]
+        assert type(state) is np.ndarray
+        assert_same_bits(state, getattr(other, slot)["x"].reshape(()))
+
+
 def test_state_is_laid_out_like_its_parameter(rule):
     fast = rule.fast()
     fast.update({"W": np.ones((3, 4), order="F")}, {"W": np.ones((3, 4))})

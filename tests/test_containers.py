@@ -99,6 +99,7 @@ def test_numbers_are_replaced_in_the_container(rule, number):
     assert_same_run(fast, numpy, ours, theirs)
 
 
+@pytest.mark.skipif(np.__version__ < "2", reason="NumPy 1 makes all numbers float64")
 def test_a_float32_number_stays_float32(rule):
     for cls in (rule.fast, rule.numpy):
         params = {"x": np.float32(1.0)}

@@ -166,6 +166,9 @@ class Optimizer:
         replaced = []
         try:
             for entry in entries:
+                if type(entry.param) is np.ndarray and entry.param.ndim == 0:
+                    self._run_0d(entry, scalars)
+                    continue
                 result, *state = self._rule(entry.param, entry.grad, *entry.state, *scalars)
                 entry.state = tuple(state)
                 if not entry.plain and (entry.replaces or result is not entry.param):
@@ -177,6 +180,18 @@ class Optimizer:
             for entry in replaced:
                 params[entry.key] = entry.value
             raise
+
+    def _run_0d(self, entry: Entry, scalars: tuple[float, ...]) -> None:
+        """Apply the rule to a 0-d array, through views of one element.
+
+        NumPy 1 promotes 0-d arrays as numbers, and both NumPys make numbers of their results.
+        """
+        operands = [
+            value.reshape(1) if isinstance(value, np.ndarray) else value
+            for value in (entry.param, entry.grad, *entry.state)
+        ]
+        _, *state = self._rule(*operands, *scalars)
+        entry.state = tuple(np.reshape(value, ()) for value in state)
 
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]
