@@ -4,6 +4,8 @@ Each class is its reference class with one difference: an update of usual arrays
 into C. Constructor, attributes, checks and documentation are inherited.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from zdlfast import reference
@@ -27,12 +29,7 @@ class _Fast(Optimizer):
         if rule is not None:
             cls._kernel = Kernel(rule, tuple(cls._options), cls._slots, cls._counter)
             cls.__doc__ = cls.__bases__[-1].__doc__  # the reference class's
-
-    def update(self, params: Params, grads: Grads) -> None:
-        if not self._kernel.update(self, params, grads):
-            super().update(params, grads)
-
-    update.__doc__ = Optimizer.update.__doc__
+            cls.update = _update_by(cls._kernel)  # type: ignore[assignment, method-assign]
 
     def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
         fast: list[Entry] = []
@@ -49,6 +46,18 @@ class _Fast(Optimizer):
         state = [[entry.state[i] for entry in fast] for i in range(len(self._slots))]
         if not self._kernel.run(self, params, grads, *state):
             raise RuntimeError("arrays were exchanged by another thread during an update")
+
+
+def _update_by(kernel: Kernel) -> Callable[[Optimizer, Params, Grads], None]:
+    # A closure: to look the kernel up at each call would take a tenth of a small update.
+    run = kernel.update
+
+    @functools.wraps(Optimizer.update)
+    def update(self: Optimizer, params: Params, grads: Grads) -> None:
+        if not run(self, params, grads):
+            Optimizer.update(self, params, grads)
+
+    return update
 
 
 def _reach_into(some: list[Entry], others: list[Entry]) -> bool:
