@@ -105,3 +105,20 @@ def test_one_gradient_serves_two_parameters(rule, dtype):
         return {"a": wave(50, dtype), "b": wave(50, dtype)}, {"a": g, "b": g}
 
     train_both(rule, make)
+
+
+def test_state_that_is_shared_between_keys_gives_what_numpy_gives(rule, dtype):
+    results = []
+    for cls in (rule.fast, rule.numpy):
+        optimizer, shared = cls(), {}
+        params = {"a": wave(40, dtype), "b": wave(40, dtype)}
+        for slot in rule.slots:
+            shared[slot] = np.zeros(40, dtype)
+            setattr(optimizer, slot, dict.fromkeys(params, shared[slot]))
+        for _ in range(3):
+            optimizer.update(params, {"a": wave(40, dtype), "b": -wave(40, dtype)})
+        for slot in rule.slots:
+            assert all(array is shared[slot] for array in getattr(optimizer, slot).values())
+        results.append((optimizer, params))
+    (fast, ours), (numpy, theirs) = results
+    assert_same_run(fast, numpy, ours, theirs)

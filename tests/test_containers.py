@@ -68,6 +68,26 @@ def test_keys_may_be_any_hashable(rule, rng, keys):
     assert_same_run(fast, numpy, ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("of_params", "of_grads"),
+    [
+        (OrderedDict, dict),
+        (dict, UserDict),
+        (UserDict, OrderedDict),
+        (lambda d: {(0, k): v for k, v in d.items()},) * 2,
+        (lambda d: list(d.values()), lambda d: tuple(d.values())),
+    ],
+    ids=["OrderedDict", "UserDict", "both", "tuple keys", "tuple of gradients"],
+)
+def test_other_containers_of_usual_arrays_are_fast_too(
+    rule, rng, monkeypatch, of_params, of_grads
+):
+    fast, params = rule.fast(), of_params(arrays(rng))
+    fast.update(params, of_grads(arrays(rng)))  # makes the state
+    monkeypatch.setattr(rule.fast, "_plan", None)
+    fast.update(params, of_grads(arrays(rng)))
+
+
 def test_gradients_in_another_order_and_extra_ones_change_nothing(rule, rng):
     fast, numpy = rule.fast(), rule.numpy()
     ours = arrays(rng)

@@ -8,6 +8,7 @@ what it did if NumPy raises after all: an update happens whole or not at all.
 
 import math
 import numbers
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ Params = Mapping[Any, Any] | list[Any]
 Grads = Mapping[Any, Any] | Sequence[Any]
 
 # What an option has to stay below; none may be negative.
-POSITIVE = math.inf
+UNBOUNDED = math.inf
 FRACTION = 1.0
 
 
@@ -39,6 +40,14 @@ class Entry:
     def replaces(self) -> bool:
         """Whether the result has to be stored in params, because it is no array there."""
         return not isinstance(self.value, np.ndarray)
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all operands are exact arrays of numbers."""
+        return all(
+            type(value) is np.ndarray and value.dtype != object
+            for value in (self.value, self.param, self.grad, *self.state)
+        )
 
     @property
     def arrays(self) -> list[np.ndarray]:
@@ -91,6 +100,8 @@ class Optimizer:
         Notes
         -----
         An update that raises has changed nothing: no parameter, no state, no step count.
+        (Plain NumPy alone, `zdlfast.reference`, does not take back what was done when it is
+        interrupted or runs out of memory between two operations.)
         A parameter that is met for the first time starts with state of zeros.
         """
         entries, containers = self._plan(params, grads)
@@ -101,6 +112,9 @@ class Optimizer:
             else:
                 container.update((entry.key, entry.state[i]) for entry in entries)
             setattr(self, self._slots[i], container)
+        self._count_step()
+
+    def _count_step(self) -> None:
         if self._counter:
             setattr(self, self._counter, getattr(self, self._counter) + 1)
 
@@ -124,7 +138,7 @@ class Optimizer:
         if any(container is None for container in containers):
             containers = [{} if is_mapping else [] for _ in containers]
         for name, container in zip(self._slots, containers, strict=True):
-            if hasattr(container, "keys") != is_mapping:
+            if isinstance(container, list) == is_mapping:
                 raise TypeError(
                     f"params is a {type(params).__name__}, but the state {name} is a "
                     f"{type(container).__name__}: use one optimizer for each kind of container"
@@ -150,22 +164,30 @@ class Optimizer:
                 )
         state = []
         for slot, container in zip(self._slots, containers, strict=True):
-            if key in container if isinstance(container, dict) else key < len(container):
+            if key < len(container) if isinstance(container, list) else key in container:
                 held = container[key]
-                if not (plain and _is_like(held, value) and held.flags.writeable):
-                    _check_state(f"{slot}[{key!r}]", held, param, grad)
-                    plain = False
             else:
                 held = _zeros_like(param)
+            if not (plain and _is_like(held, value) and held.flags.writeable):
+                _check_state(f"{slot}[{key!r}]", held, param, grad)
+                plain = False
             state.append(held)
         return Entry(key, value, param, grad, tuple(state), plain)
 
+    def _split(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """The entries that NumPy has to update, in order, and those that kernels can."""
+        return entries, []
+
+    def _run_kernel(self, entries: list[Entry]) -> None:
+        """Update these entries, or raise with none of them changed."""
+
     def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
-        """Apply the rule to every entry, in order; take everything back if NumPy raises."""
-        copies = _copies(entries) if _may_raise(entries) else []
+        """Update every entry; take everything back if that fails."""
+        by_numpy, by_kernel = self._split(entries)
+        copies = _copies(by_numpy) if _may_raise(by_numpy) else []
         replaced = []
         try:
-            for entry in entries:
+            for entry in by_numpy:
                 if type(entry.param) is np.ndarray and entry.param.ndim == 0:
                     self._run_0d(entry, scalars)
                     continue
@@ -174,6 +196,7 @@ class Optimizer:
                 if not entry.plain and (entry.replaces or result is not entry.param):
                     replaced.append(entry)
                     params[entry.key] = result
+            self._run_kernel(by_kernel)
         except BaseException:
             for array, copy in copies:
                 array[...] = copy
@@ -298,12 +321,16 @@ def _zeros_like(param: Any) -> np.ndarray:
 
 
 def _may_raise(entries: list[Entry]) -> bool:
-    """Whether NumPy may refuse an update although all that can be checked was checked."""
-    return "raise" in np.geterr().values() or any(
-        type(array) is not np.ndarray or array.dtype == object
-        for entry in entries
-        if not entry.plain
-        for array in entry.arrays
+    """Whether an update may fail although all that can be checked was checked.
+
+    Arrays of one float dtype fail only where floating-point errors raise. Python's numbers
+    overflow with an error, objects and subclasses of arrays can do anything, and so can a
+    container that new values are stored in.
+    """
+    return (
+        not {"raise", "call"}.isdisjoint(np.geterr().values())
+        or any(action == "error" for action, *_ in warnings.filters)
+        or not all(entry.plain or entry.is_numeric for entry in entries)
     )
 
 

@@ -16,7 +16,7 @@ from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, llabs, malloc
 from libc.string cimport strcmp
 
-from zdlfast._kernels cimport Loop, Rule
+from zdlfast._kernels cimport MAX_SCALARS, MAX_SLOTS, Loop, Rule
 
 cnp.import_array()
 
@@ -58,8 +58,7 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject *value)
 
 cdef enum:
-    STREAMS = 4             # parameter, gradient and up to two state arrays
-    SCALARS = 4
+    STREAMS = 2 + MAX_SLOTS     # parameter, gradient and state
     FEW = 16                # items that fit on the stack
     BORDER = 64             # bytes: a cache line, and the widest instruction
     ALIGN_FROM = 4096       # bytes of a parameter from which on a start at a border pays
@@ -149,6 +148,22 @@ cdef bint share_memory(const Item *item) noexcept nogil:
             if low[i] < high[j] and low[j] < high[i]:
                 return True
     return False
+
+
+def extent(cnp.ndarray array) -> tuple[int, int]:
+    """The address of an array's first byte, and of the one after its last."""
+    cdef PyArrayObject *it = <PyArrayObject *><PyObject *>array
+    cdef uintptr_t low = <uintptr_t>PyArray_BYTES(it), high
+    cdef Py_ssize_t reach
+    cdef int axis
+    high = low + <uintptr_t>array.itemsize
+    for axis in range(PyArray_NDIM(it)):
+        reach = (PyArray_DIM(it, axis) - 1) * PyArray_STRIDE(it, axis)
+        if reach < 0:
+            low += reach
+        else:
+            high += reach
+    return low, high
 
 
 cdef bint prepare(Item *item, const Rule *rule, PyObject **values) except -1:
@@ -341,6 +356,8 @@ cdef class Kernel:
             self.row += 1
         if table[self.row].name == NULL:
             raise ValueError(f"the kernels have no rule {rule!r}")
+        if table[self.row].options > MAX_SCALARS or table[self.row].slots > MAX_SLOTS:
+            raise ValueError(f"rule {rule!r} has more options or slots than _kernels.pxd allows")
         if (table[self.row].options, table[self.row].slots) != (len(options), len(slots)):
             raise ValueError(
                 f"rule {rule!r} takes {table[self.row].options} options and "
@@ -363,7 +380,7 @@ cdef class Kernel:
 
     def update(self, optimizer, params, grads) -> bool:
         """Do `run` with the state that lies in the optimizer, and count the step."""
-        cdef double[SCALARS] scalars
+        cdef double[MAX_SCALARS] scalars
         cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
         cdef Py_ssize_t at = 0
         cdef object s0 = None, s1 = None
@@ -389,7 +406,7 @@ cdef class Kernel:
         params, grads, s0, s1 : dict or list
             The arrays; of the state as many as the rule has slots.
         """
-        cdef double[SCALARS] scalars
+        cdef double[MAX_SCALARS] scalars
         cdef Py_ssize_t at = 0
         self.next_step(optimizer, PyObject_GenericGetDict(optimizer, NULL), &at, scalars)
         return self.apply(params, grads, s0, s1, scalars)
@@ -399,7 +416,7 @@ cdef class Kernel:
     ):
         """Compute the scalars of the coming step; return its count, if steps are counted."""
         cdef const Rule *rule = &table[self.row]
-        cdef double[SCALARS] options
+        cdef double[MAX_SCALARS] options
         cdef double t = 0.0
         cdef object count = None
         cdef int i

@@ -1,5 +1,10 @@
 # What a kernel module hands to the engine: a table of rules, in a capsule.
 
+cdef enum:
+    MAX_RULES = 64
+    MAX_SCALARS = 8         # of a step, and as many options
+    MAX_SLOTS = 2
+
 # The scalars of step t from the optimizer's options, in double precision.
 ctypedef void (*Scalars)(const double *options, double t, double *scalars) noexcept nogil
 

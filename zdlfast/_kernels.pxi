@@ -14,7 +14,7 @@
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport pow, sqrt, sqrtf
 
-from zdlfast._kernels cimport Loop, Rule, Scalars
+from zdlfast._kernels cimport MAX_RULES, Loop, Rule, Scalars
 
 # The dtypes of the parameter, of the gradient, and of state that may be wider than either.
 ctypedef fused P:
@@ -142,45 +142,53 @@ cdef void adam(
         p[i] = <P>(p[i] - times(lr_t, m[i]) / plus(root(v[i]), eps))
 
 
-cdef inline Rule rule(
+cdef Rule[MAX_RULES] rules
+cdef int rule_count = 0
+
+
+cdef int add(
     const char *name, int options, int slots, bint wide_state, Scalars scalars,
     Loop ff, Loop fd, Loop df, Loop dd,
-) noexcept:
-    cdef Rule row
+) except -1:
+    """Add a row to the table; the row after the last one has no name."""
+    global rule_count
+    if rule_count + 1 == MAX_RULES:
+        raise SystemError("the table of rules is full: raise MAX_RULES in _kernels.pxd")
+    cdef Rule *row = &rules[rule_count]
     row.name, row.options, row.slots, row.wide_state = name, options, slots, wide_state
     row.scalars = scalars
     row.loops[0][0], row.loops[0][1], row.loops[1][0], row.loops[1][1] = ff, fd, df, dd
-    return row
+    rule_count += 1
+    return 0
 
 
-# A row per rule; the one without a name ends the table.
-cdef Rule[7] rules
-rules[0] = rule(
+# The name, how many options and slots, whether state is wide; then what to run.
+add(
     b"sgd", 1, 0, False, sgd_scalars,
     <Loop>sgd[float, float], <Loop>sgd[float, double],
     <Loop>sgd[double, float], <Loop>sgd[double, double],
 )
-rules[1] = rule(
+add(
     b"momentum", 2, 1, True, momentum_scalars,
     <Loop>momentum[float, float, float], <Loop>momentum[float, double, double],
     <Loop>momentum[double, float, double], <Loop>momentum[double, double, double],
 )
-rules[2] = rule(
+add(
     b"nesterov", 2, 1, False, nesterov_scalars,
     <Loop>nesterov[float, float], <Loop>nesterov[float, double],
     <Loop>nesterov[double, float], <Loop>nesterov[double, double],
 )
-rules[3] = rule(
+add(
     b"adagrad", 2, 1, False, adagrad_scalars,
     <Loop>adagrad[float, float], <Loop>adagrad[float, double],
     <Loop>adagrad[double, float], <Loop>adagrad[double, double],
 )
-rules[4] = rule(
+add(
     b"rmsprop", 3, 1, False, rmsprop_scalars,
     <Loop>rmsprop[float, float], <Loop>rmsprop[float, double],
     <Loop>rmsprop[double, float], <Loop>rmsprop[double, double],
 )
-rules[5] = rule(
+add(
     b"adam", 4, 2, False, adam_scalars,
     <Loop>adam[float, float], <Loop>adam[float, double],
     <Loop>adam[double, float], <Loop>adam[double, double],

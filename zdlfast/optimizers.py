@@ -10,12 +10,7 @@ from typing import Any, ClassVar
 
 from zdlfast import reference
 from zdlfast._contract import Entry, Grads, Optimizer, Params
-from zdlfast._engine import Kernel
-
-try:
-    from numpy.lib.array_utils import byte_bounds
-except ImportError:  # NumPy 1
-    from numpy import byte_bounds  # type: ignore[attr-defined, no-redef]
+from zdlfast._engine import Kernel, extent
 
 # In the book's order.
 __all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
@@ -31,47 +26,71 @@ class _Fast(Optimizer):
             cls.__doc__ = cls.__bases__[-1].__doc__  # the reference class's
             cls.update = _update_by(cls._kernel)  # type: ignore[assignment, method-assign]
 
-    def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
-        fast: list[Entry] = []
-        slow: list[Entry] = []
+    def _split(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+        by_numpy: list[Entry] = []
+        by_kernel: list[Entry] = []
         for entry in entries:
             taken = self._kernel.takes(entry.param, entry.grad, entry.state)
-            (fast if taken and not entry.replaces else slow).append(entry)
-        # Where parameters share memory, the order of the entries matters.
-        if _reach_into(slow, fast):
-            fast, slow = [], entries
-        # NumPy first: it may raise, and takes back what it did. The kernels never raise.
-        super()._run(params, slow, scalars)
-        params, grads = [entry.param for entry in fast], [entry.grad for entry in fast]
-        state = [[entry.state[i] for entry in fast] for i in range(len(self._slots))]
+            (by_kernel if taken and not entry.replaces else by_numpy).append(entry)
+        # NumPy's part comes first, but where memory is shared the order of all entries counts.
+        return (entries, []) if _share_memory(by_numpy, by_kernel) else (by_numpy, by_kernel)
+
+    def _run_kernel(self, entries: list[Entry]) -> None:
+        params, grads = [entry.param for entry in entries], [entry.grad for entry in entries]
+        state = [[entry.state[i] for entry in entries] for i in range(len(self._slots))]
         if not self._kernel.run(self, params, grads, *state):
             raise RuntimeError("arrays were exchanged by another thread during an update")
 
+    def _update_gathered(self, params: Any, grads: Any) -> bool:
+        """Update from containers that the kernel does not walk itself, if the arrays are usual.
 
-def _update_by(kernel: Kernel) -> Callable[[Optimizer, Params, Grads], None]:
+        An OrderedDict, keys that are tuples, gradients in a tuple: fetched into lists.
+        """
+        containers = [params, grads, *(getattr(self, slot) for slot in self._slots)]
+        if isinstance(params, list):
+            keys: Any = range(len(params))
+        elif hasattr(params, "keys"):
+            keys = list(params.keys())
+        else:
+            return False
+        if any(container is None for container in containers):
+            return False
+        try:
+            lists = [[container[key] for key in keys] for container in containers]
+        except (LookupError, TypeError):
+            return False  # for the checks to explain, or to make new state
+        if not self._kernel.run(self, *lists):
+            return False
+        self._count_step()
+        return True
+
+
+def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], None]:
     # A closure: to look the kernel up at each call would take a tenth of a small update.
     run = kernel.update
 
     @functools.wraps(Optimizer.update)
-    def update(self: Optimizer, params: Params, grads: Grads) -> None:
-        if not run(self, params, grads):
-            Optimizer.update(self, params, grads)
+    def update(self: _Fast, params: Params, grads: Grads) -> None:
+        if not run(self, params, grads) and not self._update_gathered(params, grads):
+            super(_Fast, self).update(params, grads)
 
     return update
 
 
-def _reach_into(some: list[Entry], others: list[Entry]) -> bool:
-    """Whether arrays of the ones may share memory with arrays of the others."""
-    bounds = sorted(
-        (*byte_bounds(array), entries is some)
-        for entries in (some, others)
+def _share_memory(some: list[Entry], others: list[Entry]) -> bool:
+    """Whether an array in `some` may share memory with an array in `others`."""
+    if not some:
+        return False
+    extents = sorted(
+        (*extent(array), side)
+        for side, entries in enumerate((some, others))
         for entry in entries
         for array in entry.arrays
         if array.size
     )
-    end = {True: 0, False: 0}
-    for low, high, side in bounds:
-        if low < end[not side]:
+    end = [0, 0]
+    for low, high, side in extents:
+        if low < end[1 - side]:
             return True
         end[side] = max(end[side], high)
     return False

@@ -1,4 +1,4 @@
-"""The six optimizers in plain NumPy: the slow path, and the oracle of the fast one.
+"""The optimizers in plain NumPy: the slow path, and the oracle of the fast one.
 
 Each class is one rule of "Deep Learning from Scratch" (Saito, O'Reilly Japan), in the
 order of operations of the book's own code, so that float64 results equal the book's bit
@@ -16,9 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from zdlfast._contract import FRACTION, POSITIVE, Optimizer, State
-
-__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "Optimizer"]  # noqa: RUF022
+from zdlfast._contract import FRACTION, UNBOUNDED, Optimizer, State
 
 
 class SGD(Optimizer):
@@ -46,7 +44,7 @@ class SGD(Optimizer):
     array([ 0., -3.])
     """
 
-    _options: ClassVar = {"lr": POSITIVE}
+    _options: ClassVar = {"lr": UNBOUNDED}
 
     def __init__(self, lr: float = 0.01) -> None:
         self.lr = lr
@@ -85,6 +83,9 @@ class Momentum(Optimizer):
     The learning rate is inside the velocity, as in Keras and scikit-learn; PyTorch has it
     outside (``p -= lr * v``), which differs as soon as ``lr`` changes during training.
 
+    The velocity is updated in place, where the book makes a new array each time. Only a
+    gradient of a wider dtype makes a new one, of that dtype, as in the book.
+
     References
     ----------
     Saito, "Deep Learning from Scratch", section 6.1.4. Polyak, "Some methods of speeding
@@ -102,7 +103,7 @@ class Momentum(Optimizer):
     """
 
     _slots = ("v",)
-    _options: ClassVar = {"lr": POSITIVE, "momentum": FRACTION}
+    _options: ClassVar = {"lr": UNBOUNDED, "momentum": FRACTION}
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = lr
@@ -114,7 +115,12 @@ class Momentum(Optimizer):
 
     @staticmethod
     def _rule(p: Any, g: Any, v: Any, momentum: float, lr: float) -> tuple[Any, ...]:
-        v = momentum * v - lr * g
+        v *= momentum
+        step = lr * g
+        if getattr(step, "dtype", v.dtype) == v.dtype:
+            v -= step
+        else:
+            v = v - step
         p += v
         return p, v
 
@@ -162,7 +168,7 @@ class Nesterov(Optimizer):
     """
 
     _slots = ("v",)
-    _options: ClassVar = {"lr": POSITIVE, "momentum": FRACTION}
+    _options: ClassVar = {"lr": UNBOUNDED, "momentum": FRACTION}
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr = lr
@@ -220,7 +226,7 @@ class AdaGrad(Optimizer):
     """
 
     _slots = ("h",)
-    _options: ClassVar = {"lr": POSITIVE, "eps": POSITIVE}
+    _options: ClassVar = {"lr": UNBOUNDED, "eps": UNBOUNDED}
 
     def __init__(self, lr: float = 0.01, *, eps: float = 1e-7) -> None:
         self.lr = lr
@@ -275,7 +281,7 @@ class RMSprop(Optimizer):
     """
 
     _slots = ("h",)
-    _options: ClassVar = {"lr": POSITIVE, "decay_rate": FRACTION, "eps": POSITIVE}
+    _options: ClassVar = {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED}
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7) -> None:
         self.lr = lr
@@ -347,7 +353,7 @@ class Adam(Optimizer):
 
     _slots = ("m", "v")
     _counter = "iter"
-    _options: ClassVar = {"lr": POSITIVE, "beta1": FRACTION, "beta2": FRACTION, "eps": POSITIVE}
+    _options: ClassVar = {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION, "eps": UNBOUNDED}
 
     def __init__(
         self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, eps: float = 1e-7
