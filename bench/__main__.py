@@ -15,11 +15,8 @@ STEPS, QUICK_STEPS = 1000, 100
 
 
 def main() -> int:
-    options = parser().parse_args()
-    # A fixed width where there is no terminal, so that logs show the whole table.
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console = Console(width=100)
+    options = make_parser().parse_args()
+    console = Console(highlight=False)
     steps = QUICK_STEPS if options.quick else STEPS
     options.out.mkdir(parents=True, exist_ok=True)
     results = run(options.dtype, steps, console)
@@ -30,10 +27,10 @@ def main() -> int:
     )
     console.print(report.table(results, title))
     console.print(f"on {about['cpu']}, NumPy {about['numpy']}, Python {about['python']}")
-    report.save(options.out / "bench.json", results, options.dtype)
+    report.save(options.out / "bench.json", results, options.dtype, about)
     plots.losses(options.out / "losses.png", results, title)
     plots.ratios(options.out / "ratios.png", results, title)
-    console.print(f"saved in {options.out}: bench.json, losses.png, ratios.png", highlight=False)
+    console.print(f"saved in {options.out}: bench.json, losses.png, ratios.png")
     different = {r.name: r.differences for r in results if r.differences}
     for name, lines in different.items():
         for line in lines:
@@ -60,13 +57,13 @@ def run(dtype: str, steps: int, console: Console) -> list[Result]:
     return results
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="python -m bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=(
             "Train the network of the Adam article (784-200-200-10, batches of 100, lr 0.001)\n"
-            "on scikit-learn's handwritten digits with each of the six optimizers, by plain\n"
+            "on scikit-learn's handwritten digits with each of the optimizers, by plain\n"
             "NumPy and by zdlfast, from the same initial weights and in turns. Check that all\n"
             "losses, final weights and state are equal bit for bit, and show what was faster."
         ),
@@ -84,25 +81,25 @@ def parser() -> argparse.ArgumentParser:
             "exit status: 0 if all is equal, 1 if anything differs"
         ),
     )
-    made.add_argument(
+    parser.add_argument(
         "--quick",
         action="store_true",
         help=f"{QUICK_STEPS} steps (under 20 seconds) instead of {STEPS} (under 2 minutes)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--dtype",
         choices=["float64", "float32"],
         default="float64",
         help="of data, weights and state (default: float64, as in the book)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path("bench-results"),
         metavar="DIR",
         help="where the files are saved (default: %(default)s)",
     )
-    return made
+    return parser
 
 
 if __name__ == "__main__":

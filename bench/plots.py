@@ -10,11 +10,15 @@ from bench.training import Result
 
 NUMPY, FAST = "#f2a65a", "#1f4e79"
 
-mpl.rcParams.update(
-    {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 130}
-)
+STYLE = {
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.dpi": 130,
+}
 
 
+@mpl.rc_context(STYLE)
 def losses(path: Path, results: list[Result], title: str) -> None:
     """The loss of every step, of both trainings: two lines that lie on each other."""
     rows = -(-len(results) // 3)
@@ -36,6 +40,7 @@ def losses(path: Path, results: list[Result], title: str) -> None:
     figure.savefig(path)
 
 
+@mpl.rc_context(STYLE)
 def ratios(path: Path, results: list[Result], title: str) -> None:
     """How many times faster than NumPy: the update alone, and the whole training."""
     figure = Figure(figsize=(11, 5.5), layout="constrained")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 import zdlfast
@@ -33,8 +34,11 @@ def machine() -> dict[str, Any]:
 
 def table(results: list[Result], title: str) -> Table:
     """One row per optimizer: the update alone, and the whole training."""
-    made = Table(title=title, title_justify="left", title_style="bold")
-    made.add_column("optimizer")
+    # Narrow enough for a terminal of 80 columns.
+    made = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    made.add_column("optimizer", no_wrap=True)
     for header in ("update\nNumPy", "update\nzdlfast", "ratio", "training\nNumPy",
                    "training\nzdlfast", "ratio", "final\naccuracy"):  # fmt: skip
         made.add_column(header, justify="right")
@@ -52,10 +56,10 @@ def table(results: list[Result], title: str) -> Table:
     return made
 
 
-def save(path: Path, results: list[Result], dtype: str) -> None:
-    """Write all figures, and what they depend on, as JSON."""
+def save(path: Path, results: list[Result], dtype: str, about: dict[str, Any]) -> None:
+    """Write all figures, and the machine that they depend on, as JSON."""
     content = {
-        "machine": machine(),
+        "machine": about,
         "settings": {
             "network": "784-200-200-10",
             "data": "scikit-learn digits, 28x28",

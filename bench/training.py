@@ -99,7 +99,7 @@ def differences(numpy: Side, fast: Side) -> list[str]:
     """What differs between the two trainings: nothing, if all is well."""
     found = []
     for step, (a, b) in enumerate(zip(numpy.losses, fast.losses, strict=True), start=1):
-        if not np.array_equal(a, b, equal_nan=True):
+        if different_bits(np.array(a), np.array(b)):
             found.append(f"the loss of step {step} is {b!r}, by NumPy {a!r}")
             break
     pairs = {f"weights {key}": (value, fast.network.params[key])
@@ -108,6 +108,14 @@ def differences(numpy: Side, fast: Side) -> list[str]:
         for key, value in getattr(numpy.optimizer, slot).items():
             pairs[f"state {slot}[{key!r}]"] = (value, getattr(fast.optimizer, slot)[key])
     for what, (a, b) in pairs.items():
-        if a.dtype != b.dtype or not np.array_equal(a, b, equal_nan=True):
-            found.append(f"the final {what} differ in {np.sum(a != b)} of {a.size} elements")
+        if a.dtype != b.dtype:
+            found.append(f"the final {what} are {b.dtype}, by NumPy {a.dtype}")
+        elif count := different_bits(a, b):
+            found.append(f"the final {what} differ in {count} of {a.size} elements")
     return found
+
+
+def different_bits(a: np.ndarray, b: np.ndarray) -> int:
+    """How many elements differ, where -0.0 is not 0.0, and NaN is NaN whatever its payload."""
+    same = ((a == b) & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
+    return int(a.size - np.count_nonzero(same))

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from table import assert_same_bits, assert_same_run
 
-from zdlfast import _contract
-
 SHAPES = [(0,), (1,), (7, 5), (0, 3), (3, 4, 5), (30, 1, 5, 5), (600, 33), ()]
 
 
@@ -214,8 +212,12 @@ def test_no_array_is_as_large_as_the_parameter(rule, dtype, rng):
     assert peak < 20_000
 
 
-def test_the_checks_know_a_plain_entry():
+def test_usual_arrays_are_plain_to_the_checks(rule, dtype):
     """So that the twin spends its time in NumPy and not in checks."""
-    assert _contract._is_plain(np.ones(3))
-    assert not _contract._is_plain(np.ones(3, int))
-    assert not _contract._is_plain(np.ma.ones(3))
+    numpy, params = rule.numpy(), {"W": np.ones(3, dtype)}
+    for _ in range(2):
+        numpy.update(params, {"W": np.ones(3, dtype)})
+        entries, _ = numpy._plan(params, {"W": np.ones(3, dtype)})
+        assert entries[0].plain
+    entries, _ = numpy._plan(params, {"W": np.ones(3, int)})
+    assert not entries[0].plain

@@ -161,6 +161,7 @@ def test_help_and_usage_teach():
     nothing = run()
     assert nothing.returncode == 2
     assert "usage: python -m zdlfast [-h] [--reference] SCRIPT [ARGS ...]" in nothing.stderr
+    assert "the following arguments are required: SCRIPT\n" in nothing.stderr
 
 
 def in_python(code, cwd):

@@ -27,9 +27,10 @@ def main() -> None:
         "--reference", action="store_true", help="take the same rules in plain NumPy instead"
     )
     parser.add_argument("script", metavar="SCRIPT", help="the script, run as by python SCRIPT")
-    parser.add_argument(
+    arguments = parser.add_argument(
         "args", metavar="ARGS", nargs=argparse.REMAINDER, help="what the script gets as sys.argv"
     )
+    arguments.required = False  # or a missing SCRIPT would be reported as "SCRIPT, ARGS"
     options = parser.parse_args()
     patch(reference=options.reference)
     run_script(options.script, [options.script, *options.args])
@@ -37,6 +38,13 @@ def main() -> None:
 
 def run_script(script: str, argv: list[str]) -> None:
     """Run a file as ``python SCRIPT`` does: as ``__main__``, with its folder first in the path.
+
+    Parameters
+    ----------
+    script : str
+        The file.
+    argv : list of str
+        What becomes ``sys.argv``, the script included.
 
     Raises
     ------

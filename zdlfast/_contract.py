@@ -257,6 +257,8 @@ def _is_like(array: Any, param: np.ndarray) -> bool:
 
 def _checked(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
     """A parameter and its gradient, both as a rule takes them."""
+    if isinstance(value, float | int) and isinstance(grad, float | int):
+        return value, grad
     name, grad_name = f"params[{key!r}]", f"grads[{key!r}]"
     if isinstance(value, list):
         value = np.array(value)
@@ -304,6 +306,8 @@ def _check_target(name: str, target: Any, grad: Any) -> None:
         return
     if not target.flags.writeable:
         raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
+    if target.dtype.kind == "f" and isinstance(grad, float | int):
+        return
     grad_dtype = grad.dtype if isinstance(grad, np.ndarray) else np.result_type(grad)
     result = np.result_type(target.dtype, grad_dtype, 0.0)
     if not np.can_cast(result, target.dtype, "same_kind"):
@@ -316,7 +320,8 @@ def _check_target(name: str, target: Any, grad: Any) -> None:
 def _zeros_like(param: Any) -> np.ndarray:
     if isinstance(param, np.ndarray):
         # In the machine's own byte order, as every result of NumPy is.
-        return np.zeros_like(param, param.dtype.newbyteorder("="))
+        dtype = param.dtype if param.dtype.isnative else param.dtype.newbyteorder("=")
+        return np.zeros_like(param, dtype)
     return np.zeros((), np.result_type(param, 0.0))
 
 

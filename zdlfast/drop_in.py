@@ -4,7 +4,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from types import ModuleType
 
 import numpy as np
@@ -32,7 +33,12 @@ class _Finder(MetaPathFinder, Loader):
             return ModuleSpec(name, self)
         if name != PACKAGE:
             return None
-        spec = PathFinder.find_spec(name) or ModuleSpec(name, None, is_package=True)
+        others = (
+            finder.find_spec(name, path, target)
+            for finder in sys.meta_path
+            if finder is not self and hasattr(finder, "find_spec")
+        )
+        spec = next(filter(None, others), None) or ModuleSpec(name, None, is_package=True)
         if spec.submodule_search_locations is None:
             spec.submodule_search_locations = []
         return spec
@@ -85,9 +91,7 @@ def patch(*, reference: bool = False) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-    spec = ModuleSpec(MODULE, finder)
-    module = finder.create_module(spec)
-    module.__spec__, module.__loader__ = spec, finder
+    module = module_from_spec(ModuleSpec(MODULE, finder))
     sys.modules[MODULE] = module
     if PACKAGE in sys.modules:
         vars(sys.modules[PACKAGE])["optimizer"] = module

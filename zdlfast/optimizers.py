@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
+
 from zdlfast import reference
 from zdlfast._contract import Entry, Grads, Optimizer, Params
 from zdlfast._engine import Kernel, extent
@@ -79,7 +81,7 @@ def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], None]:
 
 def _share_memory(some: list[Entry], others: list[Entry]) -> bool:
     """Whether an array in `some` may share memory with an array in `others`."""
-    if not some:
+    if not any(isinstance(x, np.ndarray) for entry in some for x in (entry.param, entry.grad)):
         return False
     extents = sorted(
         (*extent(array), side)
