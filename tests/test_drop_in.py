@@ -133,7 +133,7 @@ SCRIPTS = {
 def test_a_script_runs_as_under_plain_python(tmp_path, script):
     args = ["a", "--reference", "--help", "--", "-x", ""]
     write(tmp_path, {"sub/script.py": SCRIPTS[script]})
-    for path, cwd in [("sub/script.py", tmp_path), (tmp_path / "sub/script.py", "/")]:
+    for path, cwd in [("./sub/script.py", tmp_path), (tmp_path / "sub/script.py", "/")]:
         plain = run(path, *args, cwd=cwd, fast=False)
         ours = run(path, *args, cwd=cwd)
         assert ours.returncode == plain.returncode
@@ -145,6 +145,16 @@ def test_a_link_runs_in_the_folder_of_its_file(tmp_path):
     write(tmp_path, {"real/train.py": "import beside", "real/beside.py": "print('found')"})
     (tmp_path / "link.py").symlink_to(tmp_path / "real/train.py")
     assert run("link.py", cwd=tmp_path).stdout == "found\n"
+    write(tmp_path, {"real/inner/none.py": ""})
+    (tmp_path / "far").symlink_to(tmp_path / "real/inner")
+    assert run("far/../train.py", cwd=tmp_path).stdout == "found\n"
+
+
+def test_two_dashes_after_the_script_are_the_scripts(tmp_path):
+    write(tmp_path, {"show.py": "import sys; print(sys.argv[1:])"})
+    for args in (["--", "a"], ["--", "--", "x"], ["--reference", "--"], ["-h"]):
+        for own in ([], ["--reference"]):
+            assert run(*own, tmp_path / "show.py", *args).stdout.strip() == str(args)
 
 
 def test_a_missing_script_is_reported_as_by_python(tmp_path):
@@ -206,6 +216,31 @@ def test_patch_warns_if_it_comes_too_late(tmp_path):
     """
     done = in_python(code, tmp_path)
     assert "RuntimeWarning: common.optimizer was imported before zdlfast.patch()" in done.stderr
+
+
+def test_a_package_that_another_finder_knows_stays(tmp_path):
+    write(tmp_path, {"elsewhere/__init__.py": "", "elsewhere/layers.py": "name = 'layers'"})
+    code = """
+        import sys
+        from importlib.util import spec_from_file_location
+
+        class Editable:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == "common":
+                    return spec_from_file_location(
+                        name, "elsewhere/__init__.py", submodule_search_locations=["elsewhere"]
+                    )
+
+        sys.meta_path.append(Editable)
+        import zdlfast
+        zdlfast.patch()
+        from common.layers import name
+        from common.optimizer import SGD
+        assert name == "layers"
+        assert SGD is zdlfast.SGD
+    """
+    in_python(code, tmp_path)
 
 
 def test_the_module_has_no_more_names_than_the_books(tmp_path):

@@ -1,11 +1,16 @@
 """Errors: of the book's types, with names and shapes in them, and nothing changed by them."""
 
 import copy
+from collections import UserDict
+from decimal import Decimal
+from fractions import Fraction
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 from table import assert_same_bits
+
+import zdlfast
 
 
 class Evil(np.ndarray):
@@ -292,6 +297,72 @@ def test_a_kernel_without_memory_takes_back_what_numpy_did(rule, monkeypatch):
     with pytest.raises(MemoryError):
         optimizer.update(params, grads)
     assert_unchanged(before, optimizer, params)
+
+
+@pytest.mark.parametrize("state", [(), np.zeros((1, 3)), UserDict(), 3])
+def test_state_of_another_kind_is_refused(rule, state):
+    for slot in rule.slots:
+        for cls in (rule.fast, rule.numpy):
+            optimizer, params = cls(), {"W": np.ones(3)}
+            optimizer.update(params, {"W": np.ones(3)})
+            setattr(optimizer, slot, state)
+            values = params["W"].copy()
+            with pytest.raises(TypeError, match=f"^the state {slot} must be a dict, a list or"):
+                optimizer.update(params, {"W": np.ones(3)})
+            assert_same_bits(params["W"], values)
+
+
+@pytest.mark.parametrize("held", [np.zeros(3, complex), np.zeros(3, "U1"), np.zeros(3, "m8[s]")])
+def test_state_that_does_not_fit_is_named(rule, held):
+    for slot in rule.slots:
+        for cls in (rule.fast, rule.numpy):
+            optimizer, params = cls(), {"W": np.ones(3)}
+            optimizer.update(params, {"W": np.ones(3)})
+            getattr(optimizer, slot)["W"] = held.copy()
+            before = snapshot(optimizer, params)
+            with pytest.raises(TypeError, match=rf"state {slot}\['W'\]"):
+                optimizer.update(params, {"W": np.ones(3)})
+            assert_unchanged(before, optimizer, params)
+
+
+@pytest.mark.parametrize(
+    ("params", "grads", "text"),
+    [
+        ({"W": Fraction(1, 2)}, {"W": 1.0}, r"params\['W'\]"),
+        ({"W": 1.0}, {"W": Decimal(1)}, r"grads\['W'\]"),
+        ({"W": ["a", "b"]}, {"W": 1.0}, r"params\['W'\]"),
+        ({"W": [[1.0], [1.0, 2.0]]}, {"W": 1.0}, r"params\['W'\]"),
+        ({"W": np.ones(2)}, [np.ones(2)], r"grads\['W'\] cannot be looked up"),
+    ],
+)
+def test_odd_values_are_named(rule, params, grads, text):
+    for cls in (rule.fast, rule.numpy):
+        with pytest.raises((TypeError, ValueError), match=text):
+            cls().update(params, grads)
+
+
+def test_a_key_that_changes_the_dicts_harms_no_memory():
+    """The key's own comparison runs while the engine holds the arrays."""
+    params, grads, others = {"W": np.ones(100_000)}, {}, []
+
+    class Key(str):
+        armed = False
+
+        def __hash__(self):
+            return hash("W")
+
+        def __eq__(self, other):
+            if Key.armed:
+                Key.armed = False
+                params.clear()
+                others.extend(np.full(100_000, 7.0) for _ in range(5))
+            return str.__eq__(self, other)
+
+    grads[Key("W")] = np.ones(100_000)
+    Key.armed = True
+    zdlfast.SGD().update(params, grads)
+    assert others
+    assert all(np.all(other == 7.0) for other in others)
 
 
 def test_numpy_told_to_raise_takes_everything_back(rule):

@@ -10,20 +10,26 @@
 `zdlfast.reference` has the same classes in plain NumPy.
 """
 
+# ruff: noqa: E402 - the kernels are chosen before anything is built on them
+
 import os as _os
 
+_simd = _os.environ.get("ZDLFAST_SIMD")
 try:
     import zdlfast._engine as _engine
 
-    _engine.use(_os.environ.get("ZDLFAST_SIMD") or _engine.available()[-1])
-except ImportError as _error:
+    _available = _engine.available()
+    if not _simd or _simd in _available:
+        _engine.use(_simd or _available[-1])
+# NumPy reports an incompatible binary by a ValueError.
+except (ImportError, ValueError, AttributeError) as _error:
     raise ImportError(
         f"zdlfast's compiled kernels cannot be imported ({_error}). In a checkout, build them "
         "with 'python -m pip install -e .' (this takes a C compiler); elsewhere, run "
         "'python -m pip install --force-reinstall zdlfast'."
     ) from _error
-except ValueError as _error:
-    raise ValueError(f"ZDLFAST_SIMD={_os.environ['ZDLFAST_SIMD']!r}: {_error}") from None
+if _simd and _simd not in _available:
+    raise ValueError(f"ZDLFAST_SIMD is {_simd!r}, expected one that this CPU has: {_available}")
 
 from zdlfast import optimizers
 from zdlfast.drop_in import patch

@@ -27,13 +27,15 @@ def main() -> None:
         "--reference", action="store_true", help="take the same rules in plain NumPy instead"
     )
     parser.add_argument("script", metavar="SCRIPT", help="the script, run as by python SCRIPT")
-    arguments = parser.add_argument(
-        "args", metavar="ARGS", nargs=argparse.REMAINDER, help="what the script gets as sys.argv"
+    parser.add_argument(
+        "args", metavar="ARGS", nargs="*", default=[], help="what the script gets as sys.argv"
     )
-    arguments.required = False  # or a missing SCRIPT would be reported as "SCRIPT, ARGS"
-    options = parser.parse_args()
+    # Only what stands before the script is ours; argparse would take a "--" after it too.
+    argv = sys.argv[1:]
+    end = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv)) + 1
+    options = parser.parse_args(argv[:end])
     patch(reference=options.reference)
-    run_script(options.script, [options.script, *options.args])
+    run_script(options.script, [options.script, *argv[end:]])
 
 
 def run_script(script: str, argv: list[str]) -> None:
@@ -51,7 +53,7 @@ def run_script(script: str, argv: list[str]) -> None:
     SystemExit
         The file cannot be read (with status 2, as Python's own), or the script raised it.
     """
-    path = os.path.abspath(script)
+    path = os.path.join(os.getcwd(), script)  # unnormalised, as Python itself has it
     try:
         with io.open_code(path) as file:
             source = file.read()

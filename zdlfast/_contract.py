@@ -65,6 +65,7 @@ class Optimizer:
 
     _slots: ClassVar[tuple[str, ...]] = ()
     _counter: ClassVar[str | None] = None
+    _always_copies: ClassVar[bool] = False
     _options: ClassVar[dict[str, float]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -135,6 +136,12 @@ class Optimizer:
         if not hasattr(grads, "__getitem__"):
             raise TypeError(f"grads must be a mapping or a list, got {type(grads).__name__}")
         containers = [getattr(self, name) for name in self._slots]
+        for name, container in zip(self._slots, containers, strict=True):
+            if not isinstance(container, dict | list | None):
+                raise TypeError(
+                    f"the state {name} must be a dict, a list or None, got "
+                    f"{type(container).__name__}"
+                )
         if any(container is None for container in containers):
             containers = [{} if is_mapping else [] for _ in containers]
         for name, container in zip(self._slots, containers, strict=True):
@@ -154,6 +161,8 @@ class Optimizer:
         except LookupError as error:
             kind = IndexError if isinstance(error, IndexError) else KeyError
             raise kind(f"params[{key!r}] has no gradient: grads[{key!r}] is missing") from None
+        except TypeError as error:
+            raise TypeError(f"grads[{key!r}] cannot be looked up: {error}") from None
         plain = _is_plain(value) and _is_like(grad, value)
         if not plain:
             param, grad = _checked(key, value, grad)
@@ -184,7 +193,7 @@ class Optimizer:
     def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
         """Update every entry; take everything back if that fails."""
         by_numpy, by_kernel = self._split(entries)
-        copies = _copies(by_numpy) if _may_raise(by_numpy) else []
+        copies = _copies(by_numpy) if self._always_copies or _may_raise(by_numpy) else []
         replaced = []
         try:
             for entry in by_numpy:
@@ -231,7 +240,7 @@ def _option(name: str, value: Any, below: float) -> float:
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf
+        raise ValueError(f"{name} must be finite, got a number too large for a float") from None
     if not 0.0 <= number < below:
         expected = "in [0, 1)" if below == FRACTION else ">= 0 and finite"
         raise ValueError(f"{name} must be {expected}, got {value!r}")
@@ -261,8 +270,11 @@ def _checked(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
         return value, grad
     name, grad_name = f"params[{key!r}]", f"grads[{key!r}]"
     if isinstance(value, list):
-        value = np.array(value)
-        value = value.astype(np.result_type(value, 0.0), copy=False)
+        try:
+            value = np.array(value)
+            value = value.astype(np.result_type(value, 0.0), copy=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} is a list that is no array of numbers: {error}") from None
     param, grad = _usable(name, value), _usable(grad_name, grad)
     shape, grad_shape = np.shape(param), np.shape(grad)
     try:
@@ -284,36 +296,39 @@ def _usable(name: str, value: Any) -> Any:
             raise TypeError(f"{name} must hold numbers, got an array of dtype {value.dtype}")
         # A memmap is an array in everything but its type, which would make it slow.
         return value.view(np.ndarray) if type(value) is np.memmap else value
-    if not isinstance(value, np.generic | numbers.Number):
+    if not isinstance(value, np.generic | complex | float | int):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
-    if np.result_type(value).kind not in "biufc":  # type: ignore[arg-type]
+    if np.result_type(value).kind not in "biufc":
         raise TypeError(f"{name} must be an array or a number, got {value!r}")
     return value
 
 
 def _check_state(name: str, held: Any, param: Any, grad: Any) -> None:
+    held = _usable(f"the state {name}", held)
     if np.shape(held) != np.shape(param):
         raise ValueError(
             f"the state {name} has shape {np.shape(held)}, but its parameter has shape "
             f"{np.shape(param)}"
         )
     _check_target(name, held, grad)
+    _check_target(f"the parameter of the state {name}", param, held)
 
 
-def _check_target(name: str, target: Any, grad: Any) -> None:
-    """Whether the result of an update by `grad` may be written to the array `target`."""
+def _check_target(name: str, target: Any, operand: Any) -> None:
+    """Whether a result that `operand` goes into may be written to the array `target`."""
     if not isinstance(target, np.ndarray):
         return
     if not target.flags.writeable:
         raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
-    if target.dtype.kind == "f" and isinstance(grad, float | int):
+    if target.dtype.kind == "f" and isinstance(operand, float | int):
         return
-    grad_dtype = grad.dtype if isinstance(grad, np.ndarray) else np.result_type(grad)
-    result = np.result_type(target.dtype, grad_dtype, 0.0)
-    if not np.can_cast(result, target.dtype, "same_kind"):
+    dtype = operand.dtype if isinstance(operand, np.ndarray) else np.result_type(operand)
+    if target.dtype.kind == dtype.kind == "f":
+        return
+    if not np.can_cast(np.result_type(target.dtype, dtype, 0.0), target.dtype, "same_kind"):
         raise TypeError(
-            f"{name} has dtype {target.dtype}, which cannot hold an update by a gradient of "
-            f"dtype {grad_dtype}"
+            f"{name} has dtype {target.dtype}, which cannot hold an update by values of dtype "
+            f"{dtype}"
         )
 
 

@@ -301,24 +301,35 @@ cdef bint prepare_dicts(
     cdef Py_ssize_t[STREAMS] position
     cdef PyObject *key
     cdef PyObject *other
-    cdef int i
+    cdef int i, found
     for i in range(STREAMS):
         position[i] = 0
     while PyDict_Next(containers[0], &position[0], &key, &values[0]):
-        # Looking up any other key could run Python code that changes the dicts.
+        # Looking up any other key could run Python code.
         if not (is_str(key) or is_int(key)):
             return False
-        for i in range(1, 2 + rule.slots):
-            # Dicts that were filled in the same order are walked in step, without a look-up.
-            if not PyDict_Next(containers[i], &position[i], &other, &values[i]) or (
-                other != key
-            ):
-                values[i] = PyDict_GetItemWithError(containers[i], key)
-                if values[i] == NULL:
-                    return False
-        if ready[0] == size or not prepare(&items[ready[0]], rule, values):
-            return False
-        ready[0] += 1
+        # So could keys of the other dicts, and take away what is only borrowed.
+        Py_INCREF(key)
+        Py_INCREF(values[0])
+        found = 1
+        try:
+            while found < 2 + rule.slots:
+                # Dicts filled in the same order are walked in step, without a look-up.
+                if not PyDict_Next(
+                    containers[found], &position[found], &other, &values[found]
+                ) or other != key:
+                    values[found] = PyDict_GetItemWithError(containers[found], key)
+                    if values[found] == NULL:
+                        return False
+                Py_INCREF(values[found])
+                found += 1
+            if ready[0] == size or not prepare(&items[ready[0]], rule, values):
+                return False
+            ready[0] += 1
+        finally:
+            Py_DECREF(key)
+            for i in range(found):
+                Py_DECREF(values[i])
     return ready[0] == size
 
 

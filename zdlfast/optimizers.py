@@ -20,6 +20,8 @@ __all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa:
 
 class _Fast(Optimizer):
     _kernel: ClassVar[Kernel]
+    # NumPy's part is the exception here, so that being sure may cost time.
+    _always_copies = True
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
