@@ -11,7 +11,7 @@ from bench import plots, report
 from bench.network import Digits
 from bench.training import OPTIMIZERS, Result, train
 
-STEPS, QUICK_STEPS = 1000, 100
+STEPS, QUICK_STEPS = 500, 100
 
 
 def main() -> int:
@@ -70,7 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=(
             "columns of the table:\n"
             "  update     median time of one optimizer.update(params, grads)\n"
-            "  training   all steps together: forwards, backwards and update\n"
+            "  training   all steps, forwards, backwards and update: the median of one times\n"
+            "             their number, so that a disturbed moment does not count\n"
             "  ratio      NumPy's time / zdlfast's time\n"
             "\n"
             "files in DIR:\n"

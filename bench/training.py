@@ -30,6 +30,19 @@ class Side:
     update_seconds: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
 
+    @property
+    def update_median(self) -> float:
+        """Seconds of a typical update."""
+        return float(np.median(self.update_seconds))
+
+    @property
+    def training_seconds(self) -> float:
+        """The whole training: all steps, each as long as the typical one.
+
+        The plain sum would be at the mercy of whatever else the machine did meanwhile.
+        """
+        return float(np.median(self.step_seconds) * len(self.step_seconds))
+
     def step(self, x: np.ndarray, t: np.ndarray) -> None:
         start = perf_counter()
         loss, grads = self.network.gradient(x, t)
@@ -54,12 +67,12 @@ class Result:
     @property
     def update_ratio(self) -> float:
         """How often zdlfast's update fits into NumPy's, by the medians."""
-        return float(np.median(self.numpy.update_seconds) / np.median(self.fast.update_seconds))
+        return self.numpy.update_median / self.fast.update_median
 
     @property
     def training_ratio(self) -> float:
         """The same of the whole training."""
-        return sum(self.numpy.step_seconds) / sum(self.fast.step_seconds)
+        return self.numpy.training_seconds / self.fast.training_seconds
 
 
 def train(name: str, data: Digits, steps: int, advance: Callable[[], None]) -> Result:
