@@ -38,6 +38,7 @@ cdef extern from "numpy/arrayobject.h":
     int PyArray_FLAGS(PyArrayObject *array) nogil
     int PyArray_TYPE(PyArrayObject *array) nogil
     int PyArray_NDIM(PyArrayObject *array) nogil
+    Py_ssize_t PyArray_ITEMSIZE(PyArrayObject *array) nogil
     Py_ssize_t PyArray_DIM(PyArrayObject *array, int axis) nogil
     Py_ssize_t PyArray_STRIDE(PyArrayObject *array, int axis) nogil
     char *PyArray_BYTES(PyArrayObject *array) nogil
@@ -126,44 +127,44 @@ cdef inline bint same_shape(PyArrayObject *a, PyArrayObject *b) noexcept nogil:
     return True
 
 
+cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept nogil:
+    """The address of an array's first byte, and of the one after its last; it is not empty."""
+    cdef Py_ssize_t reach
+    cdef int axis
+    low[0] = <uintptr_t>PyArray_BYTES(array)
+    high[0] = low[0] + PyArray_ITEMSIZE(array)
+    for axis in range(PyArray_NDIM(array)):
+        reach = (PyArray_DIM(array, axis) - 1) * PyArray_STRIDE(array, axis)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+
+
+def extent(array) -> tuple[int, int]:
+    """The bounds of an array's memory, as `bounds` gives them."""
+    cdef uintptr_t low, high
+    if not isinstance(array, cnp.ndarray):
+        raise TypeError(f"array must be an ndarray, got {type(array).__name__}")
+    bounds(<PyArrayObject *><PyObject *>array, &low, &high)
+    return low, high
+
+
 cdef bint share_memory(const Item *item) noexcept nogil:
     """Whether two arrays of an item may share memory, judged by their first and last bytes."""
     cdef uintptr_t[STREAMS] low
     cdef uintptr_t[STREAMS] high
-    cdef Py_ssize_t reach
-    cdef int i, j, axis
+    cdef int i, j
     for i in range(item.count):
-        low[i] = <uintptr_t>item.data[i]
         if item.walk == NULL:
+            low[i] = <uintptr_t>item.data[i]
             high[i] = low[i] + item.n * item.itemsize[i]
         else:
-            high[i] = low[i] + item.itemsize[i]
-            for axis in range(item.walk.ndim):
-                reach = (item.walk.shape[axis] - 1) * item.walk.strides[i][axis]
-                if reach < 0:
-                    low[i] += reach
-                else:
-                    high[i] += reach
+            bounds(item.arrays[i], &low[i], &high[i])
         for j in range(i):
             if low[i] < high[j] and low[j] < high[i]:
                 return True
     return False
-
-
-def extent(cnp.ndarray array) -> tuple[int, int]:
-    """The address of an array's first byte, and of the one after its last."""
-    cdef PyArrayObject *it = <PyArrayObject *><PyObject *>array
-    cdef uintptr_t low = <uintptr_t>PyArray_BYTES(it), high
-    cdef Py_ssize_t reach
-    cdef int axis
-    high = low + <uintptr_t>array.itemsize
-    for axis in range(PyArray_NDIM(it)):
-        reach = (PyArray_DIM(it, axis) - 1) * PyArray_STRIDE(it, axis)
-        if reach < 0:
-            low += reach
-        else:
-            high += reach
-    return low, high
 
 
 cdef bint prepare(Item *item, const Rule *rule, PyObject **values) except -1:
