@@ -16,11 +16,11 @@ abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 # a sum from being fused, which would change bits. Nothing like -ffast-math, ever: it changes
 # results, and the floating-point mode of the whole process at import.
 if windows:
-    flags = ["/O2", "/fp:precise"]
+    flags = ["/O2", "/fp:precise", "/std:c11", "/experimental:c11atomics"]
     simd = {"baseline": [], "avx2": ["/arch:AVX2"], "avx512": ["/arch:AVX512"]}
 else:
     flags = ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno"]
-    flags += ["-fvisibility=hidden", "-g0"]
+    flags += ["-fvisibility=hidden", "-g0", "-pthread"]
     # clang prefers 256 bits unless told otherwise.
     avx512 = ["-mavx512f", "-mprefer-vector-width=512"]
     simd = {"baseline": [], "avx2": ["-mavx2"], "avx512": avx512}
@@ -35,13 +35,16 @@ if abi3:
     macros.append(("Py_LIMITED_API", "0x030B0000"))
 
 
-def extension(name: str, extra_flags: list[str], depends: list[str]) -> Extension:
+def extension(
+    name: str, extra_flags: list[str], depends: list[str], sources: tuple[str, ...] = ()
+) -> Extension:
     return Extension(
         f"zdlfast.{name}",
-        [f"zdlfast/{name}.pyx"],
+        [f"zdlfast/{file}" for file in (f"{name}.pyx", *sources)],
         include_dirs=["zdlfast", numpy.get_include()],
         define_macros=macros,
         extra_compile_args=flags + extra_flags,
+        extra_link_args=[] if windows else ["-pthread"],
         depends=[f"zdlfast/{file}" for file in depends],
         py_limited_api=abi3,
     )
@@ -49,7 +52,12 @@ def extension(name: str, extra_flags: list[str], depends: list[str]) -> Extensio
 
 setup(
     ext_modules=[
-        extension("_engine", [], ["_blocks.pxi", "_cpu.h", "_kernels.pxd"]),
+        extension(
+            "_engine",
+            [],
+            ["_blocks.pxi", "_cut.pxi", "_cpu.h", "_pool.h", "_kernels.pxd"],
+            ("_pool.c",),
+        ),
         *(
             extension(f"_kernels_{name}", isa, ["_kernels.pxi", "_kernels.pxd"])
             for name, isa in simd.items()

@@ -74,6 +74,30 @@ def test_state_arrays_stay_where_they_are(rule, rng):
         assert all(getattr(optimizer, slot)[k] is a for k, a in arrays.items())
 
 
+@pytest.mark.parametrize("offset", range(0, 128, 8))
+def test_state_starts_at_the_same_place_of_a_cache_line_as_its_parameter(rule, dtype, offset):
+    room = np.ones(8192 + 128, np.uint8)
+    for layout in (lambda a: a, lambda a: a.reshape(32, -1).T, lambda a: a.reshape(4, 8, -1)):
+        param = layout(room[offset : offset + 8192].view(dtype))
+        twins = rule.fast(), rule.numpy()
+        for optimizer in twins:
+            optimizer.update({"W": param}, {"W": np.ones_like(param)})
+            for slot in rule.slots:
+                state = getattr(optimizer, slot)["W"]
+                assert (state.ctypes.data - param.ctypes.data) % 64 == 0
+                assert state.strides == param.strides
+                assert state.flags.aligned
+                assert state.flags.writeable
+
+
+def test_state_of_an_unaligned_parameter_is_aligned(rule):
+    param = np.zeros(8001, np.uint8)[1:].view(np.float64)
+    optimizer = rule.fast()
+    optimizer.update([param], [np.ones_like(param)])
+    for slot in rule.slots:
+        assert getattr(optimizer, slot)[0].flags.aligned
+
+
 def test_lr_may_be_set_between_updates(rule):
     optimizer, params = rule.fast(lr=0.5), {"W": np.zeros(20)}
     optimizer.update(params, {"W": np.ones(20)})

@@ -32,11 +32,22 @@ if _simd and _simd not in _available:
     raise ValueError(f"ZDLFAST_SIMD is {_simd!r}, expected one that this CPU has: {_available}")
 
 from zdlfast import optimizers
+from zdlfast._threads import from_environment as _from_environment
+from zdlfast._threads import get_num_threads, set_num_threads, threads
 from zdlfast.drop_in import patch
 from zdlfast.optimizers import *  # noqa: F403 - one list of names, in optimizers.py
 
 __version__ = "0.1.0"
-__all__ = [*optimizers.__all__, "build_info", "patch"]
+__all__ = [
+    *optimizers.__all__,
+    "build_info",
+    "get_num_threads",
+    "patch",
+    "set_num_threads",
+    "threads",
+]
+
+_from_environment()  # a mistake there is told now, not in the middle of a training
 
 
 def build_info() -> dict[str, object]:
@@ -58,6 +69,6 @@ def build_info() -> dict[str, object]:
         "version": __version__,
         "simd": _engine.in_use(),
         "simd_available": _engine.available(),
-        "threads": 1,
+        "threads": get_num_threads(),
         "compiler": _engine.compiler(),
     }

@@ -6,7 +6,12 @@
 # stay in the first-level cache, so that the same loops run as for contiguous arrays. A walk
 # is made before an update begins and allocates nothing later: it cannot fail half-way.
 
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
+
+ctypedef fused Word:
+    uint32_t
+    uint64_t
 
 cdef enum:
     MAX_DIMS = 64           # NumPy's own limit
@@ -107,10 +112,7 @@ cdef void copy_block(
     stride = walk.strides[i][last] if last >= 0 else 0
     while True:
         run = min(walk.shape[last] - index[last], count) if last >= 0 else 1
-        if to_buffer:
-            copy_run(buffer, itemsize, element, stride, run, itemsize, walk.swap[i])
-        else:
-            copy_run(element, stride, buffer, itemsize, run, itemsize, walk.swap[i])
+        copy_run(buffer, element, stride, run, itemsize, walk.swap[i], to_buffer)
         count -= run
         if count == 0:
             return
@@ -130,20 +132,53 @@ cdef void copy_block(
 
 
 cdef inline void copy_run(
-    char *target, Py_ssize_t target_stride, const char *source, Py_ssize_t source_stride,
-    Py_ssize_t count, Py_ssize_t itemsize, bint swap,
+    char *buffer, char *element, Py_ssize_t stride, Py_ssize_t count, Py_ssize_t itemsize,
+    bint swap, bint to_buffer,
 ) noexcept nogil:
     cdef Py_ssize_t k, byte
     if swap:
         for k in range(count):
             for byte in range(itemsize):
-                target[k * target_stride + byte] = source[
-                    k * source_stride + itemsize - 1 - byte
-                ]
-    # Sizes that the compiler knows make a copy one instruction, unaligned or not.
+                if to_buffer:
+                    buffer[k * itemsize + byte] = element[k * stride + itemsize - 1 - byte]
+                else:
+                    element[k * stride + itemsize - 1 - byte] = buffer[k * itemsize + byte]
     elif itemsize == 8:
-        for k in range(count):
-            memcpy(target + k * target_stride, source + k * source_stride, 8)
+        copy_words[uint64_t](<uint64_t *>buffer, element, stride, count, to_buffer)
     else:
-        for k in range(count):
-            memcpy(target + k * target_stride, source + k * source_stride, 4)
+        copy_words[uint32_t](<uint32_t *>buffer, element, stride, count, to_buffer)
+
+
+cdef inline void copy_words(
+    Word *buffer, char *element, Py_ssize_t stride, Py_ssize_t count, bint to_buffer
+) noexcept nogil:
+    # Copies of a size that the compiler knows are one instruction, unaligned or not. Four at
+    # a time take two thirds of the time.
+    cdef Word[4] words
+    cdef Py_ssize_t k = 0
+    if to_buffer:
+        while k + 4 <= count:
+            memcpy(&words[0], element, sizeof(Word))
+            memcpy(&words[1], element + stride, sizeof(Word))
+            memcpy(&words[2], element + 2 * stride, sizeof(Word))
+            memcpy(&words[3], element + 3 * stride, sizeof(Word))
+            memcpy(buffer + k, words, 4 * sizeof(Word))
+            element += 4 * stride
+            k += 4
+        while k < count:
+            memcpy(buffer + k, element, sizeof(Word))
+            element += stride
+            k += 1
+    else:
+        while k + 4 <= count:
+            memcpy(words, buffer + k, 4 * sizeof(Word))
+            memcpy(element, &words[0], sizeof(Word))
+            memcpy(element + stride, &words[1], sizeof(Word))
+            memcpy(element + 2 * stride, &words[2], sizeof(Word))
+            memcpy(element + 3 * stride, &words[3], sizeof(Word))
+            element += 4 * stride
+            k += 4
+        while k < count:
+            memcpy(element, buffer + k, sizeof(Word))
+            element += stride
+            k += 1

@@ -20,6 +20,10 @@ State = dict[Any, Any] | list[Any] | None
 Params = Mapping[Any, Any] | list[Any]
 Grads = Mapping[Any, Any] | Sequence[Any]
 
+# A line of the cache, and the size of an array from which on its place in one counts: bytes.
+_LINE = 64
+_ALIGN_FROM = 4096
+
 # What an option has to stay below; none may be negative.
 UNBOUNDED = math.inf
 FRACTION = 1.0
@@ -333,11 +337,26 @@ def _check_target(name: str, target: Any, operand: Any) -> None:
 
 
 def _zeros_like(param: Any) -> np.ndarray:
-    if isinstance(param, np.ndarray):
-        # In the machine's own byte order, as every result of NumPy is.
-        dtype = param.dtype if param.dtype.isnative else param.dtype.newbyteorder("=")
-        return np.zeros_like(param, dtype)
-    return np.zeros((), np.result_type(param, 0.0))
+    """Fresh state: zeros in the memory layout of a parameter."""
+    if not isinstance(param, np.ndarray):
+        return np.zeros((), np.result_type(param, 0.0))
+    # In the machine's own byte order, as every result of NumPy is.
+    dtype = param.dtype if param.dtype.isnative else param.dtype.newbyteorder("=")
+    zeros = np.zeros_like(param, dtype)
+    if type(zeros) is not np.ndarray or dtype.hasobject or zeros.nbytes < _ALIGN_FROM:
+        return zeros
+    # Where wide accesses to the parameter stay within a line, those to its state do too.
+    past = (_address(param) - _address(zeros)) % _LINE
+    if past and past % dtype.itemsize == 0:
+        memory = np.zeros(zeros.nbytes + _LINE, np.uint8)
+        past = (_address(param) - _address(memory)) % _LINE
+        zeros = np.ndarray(zeros.shape, dtype, memory, past, zeros.strides)
+    return zeros
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _may_raise(entries: list[Entry]) -> bool:

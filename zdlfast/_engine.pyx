@@ -24,6 +24,7 @@ cdef extern from "_cpu.h":
     const char *ZDL_COMPILER
     bint zdl_has_avx2()
     bint zdl_has_avx512()
+    void ZDL_PREFETCH(uintptr_t address) nogil
 
 # NumPy and Python declared over plain pointers: the engine borrows nearly all references,
 # and Cython's own declarations would count each of them.
@@ -49,6 +50,7 @@ cdef extern from "Python.h":
     bint is_str "PyUnicode_CheckExact"(PyObject *value)
     bint is_int "PyLong_CheckExact"(PyObject *value)
     bint PyDict_Next(PyObject *mapping, Py_ssize_t *at, PyObject **key, PyObject **value)
+    int PyUnicode_Compare(PyObject *a, PyObject *b)
     PyObject *PyTuple_GetItem(PyObject *items, Py_ssize_t index) except NULL
     dict PyObject_GenericGetDict(object instance, void *context)
     PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
@@ -63,7 +65,10 @@ cdef enum:
     FEW = 16                # items that fit on the stack
     BORDER = 64             # bytes: a cache line, and the widest instruction
     ALIGN_FROM = 4096       # bytes of a parameter from which on a start at a border pays
-    RELEASE_FROM = 65536    # elements: some 50 us, from which on giving up the GIL pays
+    FETCH_FROM = 1048576    # bytes of an entry from which on it is memory that limits
+    STEP = 256              # bytes of a parameter between two bursts of prefetches
+    AHEAD = 2               # steps from a prefetch to the use
+    RELEASE_FROM = 1572864  # bytes: some 30 us, from which on giving up the GIL pays
 
 include "_blocks.pxi"
 
@@ -110,11 +115,22 @@ def compiler() -> str:
 cdef struct Item:
     Loop loop
     Py_ssize_t n
+    Py_ssize_t begin                    # on the line of all items, in bytes
     Py_ssize_t[STREAMS] itemsize
     char *data[STREAMS]
     Walk *walk                          # owned, NULL for contiguous arrays
     PyArrayObject *arrays[STREAMS]      # owned
     int count
+
+
+cdef inline Py_ssize_t length(const Item *item) noexcept nogil:
+    """The bytes that an item occupies, as a measure of the work on it."""
+    cdef Py_ssize_t bytes = 0
+    cdef int i
+    for i in range(item.count):
+        bytes += item.itemsize[i]
+    # To gather and scatter elements takes a multiple of the time.
+    return item.n * bytes * (4 if item.walk != NULL else 1)
 
 
 cdef inline bint same_shape(PyArrayObject *a, PyArrayObject *b) noexcept nogil:
@@ -141,6 +157,17 @@ cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept
             high[0] += reach
 
 
+cdef inline void extent_of(
+    const Item *item, int i, uintptr_t *low, uintptr_t *high
+) noexcept nogil:
+    """The same of array `i` of an item, at once where it is contiguous."""
+    if item.walk == NULL:
+        low[0] = <uintptr_t>item.data[i]
+        high[0] = low[0] + item.n * item.itemsize[i]
+    else:
+        bounds(item.arrays[i], low, high)
+
+
 def extent(array) -> tuple[int, int]:
     """The bounds of an array's memory, as `bounds` gives them."""
     cdef uintptr_t low, high
@@ -156,11 +183,7 @@ cdef bint share_memory(const Item *item) noexcept nogil:
     cdef uintptr_t[STREAMS] high
     cdef int i, j
     for i in range(item.count):
-        if item.walk == NULL:
-            low[i] = <uintptr_t>item.data[i]
-            high[i] = low[i] + item.n * item.itemsize[i]
-        else:
-            bounds(item.arrays[i], &low[i], &high[i])
+        extent_of(item, i, &low[i], &high[i])
         for j in range(i):
             if low[i] < high[j] and low[j] < high[i]:
                 return True
@@ -229,40 +252,66 @@ cdef void release(Item *item) noexcept:
         Py_DECREF(<PyObject *>item.arrays[i])
 
 
-cdef void execute(const Item *item, const double *scalars) noexcept nogil:
-    cdef Py_ssize_t start = 0, past
-    if item.n == 0:
-        return
+cdef void execute(
+    const Item *item, Py_ssize_t first, Py_ssize_t last, const double *scalars
+) noexcept nogil:
+    """Update the elements of an item from `first` up to `last`."""
+    cdef Py_ssize_t past
     if item.walk != NULL:
-        execute_blocks(item, scalars)
+        execute_blocks(item, first, last, scalars)
         return
     # NumPy's large arrays start 16 bytes past a border, where each wide access would touch
     # two cache lines.
-    if item.n * item.itemsize[0] >= ALIGN_FROM:
-        past = <Py_ssize_t>(<uintptr_t>item.data[0] % BORDER)
+    if (last - first) * item.itemsize[0] >= ALIGN_FROM:
+        past = (<uintptr_t>item.data[0] + first * item.itemsize[0]) % BORDER
         if past:
-            start = (BORDER - past) // item.itemsize[0]
-            execute_span(item, 0, start, scalars)
-    execute_span(item, start, item.n - start, scalars)
+            past = first + (BORDER - past) // item.itemsize[0]
+            execute_span(item, first, past, scalars)
+            first = past
+    if length(item) < FETCH_FROM:
+        execute_span(item, first, last, scalars)
+        return
+    # The CPU cannot look past the long divisions of many elements, and its own prefetchers are
+    # too careful with so many streams: without help, memory would be idle for a tenth of the
+    # time.
+    while first < last:
+        past = min(first + STEP // item.itemsize[0], last)
+        fetch(item, past + (AHEAD - 1) * STEP // item.itemsize[0], STEP // item.itemsize[0])
+        execute_span(item, first, past, scalars)
+        first = past
+
+
+cdef inline void fetch(const Item *item, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    """Prefetch `n` elements from `first` on, which may lie past the end."""
+    cdef uintptr_t line, end
+    cdef int i
+    for i in range(item.count):
+        line = <uintptr_t>item.data[i] + first * item.itemsize[i]
+        end = line + n * item.itemsize[i]
+        while line < end:
+            ZDL_PREFETCH(line)
+            line += BORDER
 
 
 cdef inline void execute_span(
-    const Item *item, Py_ssize_t first, Py_ssize_t n, const double *scalars
+    const Item *item, Py_ssize_t first, Py_ssize_t last, const double *scalars
 ) noexcept nogil:
     cdef char *data[STREAMS]
     cdef int i
     for i in range(STREAMS):
         data[i] = item.data[i] + first * item.itemsize[i] if i < item.count else NULL
-    item.loop(data[0], data[1], data[2], data[3], n, scalars)
+    item.loop(data[0], data[1], data[2], data[3], last - first, scalars)
 
 
-cdef void execute_blocks(const Item *item, const double *scalars) noexcept nogil:
+cdef void execute_blocks(
+    const Item *item, Py_ssize_t first, Py_ssize_t last, const double *scalars
+) noexcept nogil:
     cdef double[STREAMS][BLOCK] buffers
     cdef char *data[STREAMS]
-    cdef Py_ssize_t first = 0, n
+    cdef Py_ssize_t n
     cdef int i
-    while first < item.n:
-        n = min(<Py_ssize_t>BLOCK, item.n - first)
+    while first < last:
+        n = min(<Py_ssize_t>BLOCK, last - first)
         for i in range(item.count):
             if item.walk.is_span[i]:
                 data[i] = item.data[i] + first * item.itemsize[i]
@@ -274,6 +323,9 @@ cdef void execute_blocks(const Item *item, const double *scalars) noexcept nogil
             if i != 1 and not item.walk.is_span[i]:
                 copy_block(item.walk, i, item.data[i], first, n, data[i], False)
         first += n
+
+
+include "_cut.pxi"
 
 
 # ------------------------------------------------------------------ a whole update
@@ -301,37 +353,58 @@ cdef bint prepare_dicts(
     cdef PyObject *values[STREAMS]
     cdef Py_ssize_t[STREAMS] position
     cdef PyObject *key
-    cdef PyObject *other
-    cdef int i, found
-    for i in range(STREAMS):
+    cdef int i, count = 2 + rule.slots
+    for i in range(count):
         position[i] = 0
     while PyDict_Next(containers[0], &position[0], &key, &values[0]):
         # Looking up any other key could run Python code.
-        if not (is_str(key) or is_int(key)):
+        if ready[0] == size or not (is_str(key) or is_int(key)):
             return False
-        # So could keys of the other dicts, and take away what is only borrowed.
-        Py_INCREF(key)
-        Py_INCREF(values[0])
-        found = 1
-        try:
-            while found < 2 + rule.slots:
-                # Dicts filled in the same order are walked in step, without a look-up.
-                if not PyDict_Next(
-                    containers[found], &position[found], &other, &values[found]
-                ) or other != key:
-                    values[found] = PyDict_GetItemWithError(containers[found], key)
-                    if values[found] == NULL:
-                        return False
-                Py_INCREF(values[found])
-                found += 1
-            if ready[0] == size or not prepare(&items[ready[0]], rule, values):
+        # Dicts filled in the same order are walked in step, without a look-up.
+        if next_in_step(containers, position, count, key, values):
+            if not prepare(&items[ready[0]], rule, values):
                 return False
-            ready[0] += 1
-        finally:
-            Py_DECREF(key)
-            for i in range(found):
-                Py_DECREF(values[i])
+        elif not look_up(&items[ready[0]], rule, containers, key, values):
+            return False
+        ready[0] += 1
     return ready[0] == size
+
+
+cdef inline bint next_in_step(
+    PyObject **containers, Py_ssize_t *position, int count, PyObject *key, PyObject **values
+) noexcept:
+    """Go on to the next entry of all dicts but the first; tell if each has this key."""
+    cdef PyObject *other
+    cdef bint same = True
+    cdef int i
+    for i in range(1, count):
+        same = PyDict_Next(containers[i], &position[i], &other, &values[i]) and same and (
+            other == key
+            or (is_str(other) and is_str(key) and PyUnicode_Compare(other, key) == 0)
+        )
+    return same
+
+
+cdef bint look_up(
+    Item *item, const Rule *rule, PyObject **containers, PyObject *key, PyObject **values
+) except -1:
+    """Prepare the item of this key, whose parameter is in `values` already."""
+    cdef int i, found = 1
+    # Keys of the other dicts may run code, which could take away what is only borrowed.
+    Py_INCREF(key)
+    Py_INCREF(values[0])
+    try:
+        while found < 2 + rule.slots:
+            values[found] = PyDict_GetItemWithError(containers[found], key)
+            if values[found] == NULL:
+                return False
+            Py_INCREF(values[found])
+            found += 1
+        return prepare(item, rule, values)
+    finally:
+        Py_DECREF(key)
+        for i in range(found):
+            Py_DECREF(values[i])
 
 
 cdef object attribute(object optimizer, dict attributes, str name, Py_ssize_t *at):
@@ -446,8 +519,8 @@ cdef class Kernel:
         cdef PyObject *containers[STREAMS]
         cdef Item[FEW] few
         cdef Item *items = few
-        cdef Py_ssize_t size, ready = 0, elements = 0, k
-        cdef int i
+        cdef Py_ssize_t size, ready = 0, bytes = 0, k
+        cdef int i, threads = 1
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         containers[2], containers[3] = <PyObject *>s0, <PyObject *>s1
         for i in range(2 + rule.slots):
@@ -465,14 +538,15 @@ cdef class Kernel:
             elif not prepare_lists(items, &ready, rule, containers, size):
                 return False
             for k in range(ready):
-                elements += items[k].n
-            if elements < RELEASE_FROM:
-                for k in range(ready):
-                    execute(&items[k], scalars)
+                items[k].begin = bytes
+                bytes += length(&items[k])
+            if bytes >= HELP_FROM_AWAKE and (zdl_in_a_row() or bytes >= HELP_FROM):
+                threads = get_num_threads()
+            if bytes < RELEASE_FROM:
+                execute_all(items, ready, bytes, threads, scalars)
             else:
                 with nogil:
-                    for k in range(ready):
-                        execute(&items[k], scalars)
+                    execute_all(items, ready, bytes, threads, scalars)
             return True
         finally:
             for k in range(ready):

@@ -142,6 +142,42 @@ cdef void adam(
         p[i] = <P>(p[i] - times(lr_t, m[i]) / plus(root(v[i]), eps))
 
 
+# No optimizer, but what memory allows one: the benchmark's limit. As many streams are read and
+# written as by a rule with 0, 1 or 2 slots, with next to no arithmetic.
+
+cdef void stream_scalars(const double *options, double t, double *scalars) noexcept nogil:
+    pass
+
+
+cdef void stream_0(
+    P *restrict p, const G *restrict g, void *s0, void *s1, Py_ssize_t n, const double *scalars
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        p[i] = <P>(p[i] + g[i])
+
+
+cdef void stream_1(
+    P *restrict p, const G *restrict g, P *restrict s, void *s1, Py_ssize_t n,
+    const double *scalars,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        s[i] = <P>(s[i] + g[i])
+        p[i] = p[i] + s[i]
+
+
+cdef void stream_2(
+    P *restrict p, const G *restrict g, P *restrict s, P *restrict s1, Py_ssize_t n,
+    const double *scalars,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        s[i] = <P>(s[i] + g[i])
+        s1[i] = s1[i] + s[i]
+        p[i] = p[i] + s1[i]
+
+
 cdef Rule[MAX_RULES] rules
 cdef int rule_count = 0
 
@@ -192,6 +228,21 @@ add(
     b"adam", 4, 2, False, adam_scalars,
     <Loop>adam[float, float], <Loop>adam[float, double],
     <Loop>adam[double, float], <Loop>adam[double, double],
+)
+add(
+    b"stream_0", 0, 0, False, stream_scalars,
+    <Loop>stream_0[float, float], <Loop>stream_0[float, double],
+    <Loop>stream_0[double, float], <Loop>stream_0[double, double],
+)
+add(
+    b"stream_1", 0, 1, False, stream_scalars,
+    <Loop>stream_1[float, float], <Loop>stream_1[float, double],
+    <Loop>stream_1[double, float], <Loop>stream_1[double, double],
+)
+add(
+    b"stream_2", 0, 2, False, stream_scalars,
+    <Loop>stream_2[float, float], <Loop>stream_2[float, double],
+    <Loop>stream_2[double, float], <Loop>stream_2[double, double],
 )
 
 table = PyCapsule_New(&rules[0], b"zdlfast.rules", NULL)

@@ -1,0 +1,349 @@
+#define _GNU_SOURCE /* for affinity */
+#include "_pool.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* ------------------------------------------------------------------ the platform's threads */
+
+#ifdef _WIN32
+
+#include <windows.h>
+
+typedef SRWLOCK lock_type;
+typedef CONDITION_VARIABLE condition_type;
+#define LOCK_INIT SRWLOCK_INIT
+#define CONDITION_INIT CONDITION_VARIABLE_INIT
+#define THREAD_RESULT DWORD WINAPI
+
+static void lock(lock_type *l) { AcquireSRWLockExclusive(l); }
+static int try_lock(lock_type *l) { return TryAcquireSRWLockExclusive(l); }
+static void unlock(lock_type *l) { ReleaseSRWLockExclusive(l); }
+static void sleep_on(condition_type *c, lock_type *l) { SleepConditionVariableSRW(c, l, INFINITE, 0); }
+static void wake_all(condition_type *c) { WakeAllConditionVariable(c); }
+static void give_way(void) { SwitchToThread(); }
+
+/* Windows keeps the threads of a process apart by itself. */
+typedef struct { int started; } thread_type;
+static int this_cpu(void) { return -1; }
+static void keep_off(thread_type thread, int cpu) { (void)thread; (void)cpu; }
+
+static double now(void)
+{
+    LARGE_INTEGER ticks, per_second;
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&per_second);
+    return (double)ticks.QuadPart / (double)per_second.QuadPart;
+}
+
+static int start_thread(thread_type *thread, LPTHREAD_START_ROUTINE body, void *argument)
+{
+    HANDLE handle = CreateThread(NULL, 0, body, argument, 0, NULL);
+    thread->started = handle != NULL;
+    if (handle != NULL)
+        CloseHandle(handle);
+    return thread->started;
+}
+
+#else
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+
+typedef pthread_mutex_t lock_type;
+typedef pthread_cond_t condition_type;
+typedef pthread_t thread_type;
+#define LOCK_INIT PTHREAD_MUTEX_INITIALIZER
+#define CONDITION_INIT PTHREAD_COND_INITIALIZER
+#define THREAD_RESULT void *
+
+static void lock(lock_type *l) { pthread_mutex_lock(l); }
+static int try_lock(lock_type *l) { return pthread_mutex_trylock(l) == 0; }
+static void unlock(lock_type *l) { pthread_mutex_unlock(l); }
+static void sleep_on(condition_type *c, lock_type *l) { pthread_cond_wait(c, l); }
+static void wake_all(condition_type *c) { pthread_cond_broadcast(c); }
+static void give_way(void) { sched_yield(); }
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int start_thread(thread_type *thread, void *(*body)(void *), void *argument)
+{
+    sigset_t all, before;
+    int failed;
+    /* Signals are for the program's own threads. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    failed = pthread_create(thread, NULL, body, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed)
+        return 0;
+    pthread_detach(*thread);
+    return 1;
+}
+
+#ifdef __linux__
+
+static int this_cpu(void) { return sched_getcpu(); }
+
+/* Let a thread run on every CPU that this one may use, but not on `cpu`. */
+static void keep_off(thread_type thread, int cpu)
+{
+    cpu_set_t cpus;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) != 0)
+        return;
+    if (cpu >= 0)
+        CPU_CLR(cpu, &cpus);
+    if (CPU_COUNT(&cpus) > 0)
+        pthread_setaffinity_np(thread, sizeof cpus, &cpus);
+}
+
+#else
+
+static int this_cpu(void) { return -1; }
+static void keep_off(thread_type thread, int cpu) { (void)thread; (void)cpu; }
+
+#endif
+
+#endif
+
+/* ------------------------------------------------------------------ the CPU's modes */
+
+/* Rounding and flush-to-zero, which are a thread's own: helpers work in the caller's. */
+#if defined(__SSE__) || defined(_M_X64)
+
+#include <xmmintrin.h>
+typedef unsigned int mode_type;
+static mode_type get_mode(void) { return _mm_getcsr(); }
+static void set_mode(mode_type mode) { _mm_setcsr(mode); }
+static void relax(void) { _mm_pause(); }
+
+#elif defined(__aarch64__)
+
+typedef uint64_t mode_type;
+static mode_type get_mode(void)
+{
+    mode_type mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+static void set_mode(mode_type mode) { __asm__ volatile("msr fpcr, %0" : : "r"(mode)); }
+static void relax(void) { __asm__ volatile("yield"); }
+
+#else
+
+#include <fenv.h>
+typedef fenv_t mode_type;
+static mode_type get_mode(void)
+{
+    mode_type mode;
+    fegetenv(&mode);
+    return mode;
+}
+static void set_mode(mode_type mode) { fesetenv(&mode); }
+static void relax(void) {}
+
+#endif
+
+/* ------------------------------------------------------------------ the pool */
+
+/* How long a helper looks out for the next job before it sleeps, in seconds. To be woken
+ * takes it that long or longer. */
+static const double SPIN = 50e-6;
+
+/* One thread's share of the pieces; others help with it when they are done with their own.
+ * Each has a cache line to itself. */
+struct share {
+    _Alignas(64) atomic_size_t next;
+    size_t end;
+};
+
+static lock_type in_use = LOCK_INIT;        /* held by the caller */
+static lock_type beds = LOCK_INIT;          /* guards going to sleep */
+static condition_type wake = CONDITION_INIT;
+static atomic_int sleeping;
+
+static struct {
+    thread_type thread;
+    atomic_int cpu;                         /* where it was last seen, or -1 */
+} helpers[ZDL_MAX_THREADS];
+static atomic_int helper_count;             /* started so far */
+
+static uint64_t last_job;
+static _Atomic uint64_t open_job;           /* the number of the job to help with, or 0 */
+static atomic_int inside;                   /* helpers that may be at work on it */
+
+/* The job: written while it is not open and nobody is inside. */
+static zdl_piece run_piece;
+static void *job_data;
+static int shares_used;
+static mode_type job_mode;
+static struct share shares[ZDL_MAX_THREADS];
+
+static void work(int first)
+{
+    int i;
+    size_t piece;
+    for (i = 0; i < shares_used; i++) {
+        struct share *share = &shares[(first + i) % shares_used];
+        while ((piece = atomic_fetch_add(&share->next, 1)) < share->end)
+            run_piece(job_data, piece);
+    }
+}
+
+/* The number of the next job that is not `done`. */
+static uint64_t await_job(uint64_t done)
+{
+    uint64_t job;
+    double end = now() + SPIN;
+    do {
+        job = atomic_load(&open_job);
+        if (job != 0 && job != done)
+            return job;
+        relax();
+    } while (now() < end);
+    lock(&beds);
+    atomic_fetch_add(&sleeping, 1);
+    /* A caller opens its job first and looks for sleepers then: none is forgotten. */
+    while ((job = atomic_load(&open_job)) == 0 || job == done)
+        sleep_on(&wake, &beds);
+    atomic_fetch_sub(&sleeping, 1);
+    unlock(&beds);
+    return job;
+}
+
+static THREAD_RESULT help(void *number)
+{
+    int me = (int)(intptr_t)number;
+    uint64_t job = 0;
+    for (;;) {
+        job = await_job(job);
+        atomic_fetch_add(&inside, 1);
+        /* Once inside, the job cannot change; it may have before. */
+        if (atomic_load(&open_job) == job && me < shares_used) {
+            set_mode(job_mode);
+            work(me);
+        }
+        atomic_store(&helpers[me].cpu, this_cpu());
+        atomic_fetch_sub(&inside, 1);
+    }
+    return 0;
+}
+
+#ifndef _WIN32
+
+static void before_fork(void)
+{
+    lock(&in_use);
+    lock(&beds);
+}
+
+static void after_fork_in_parent(void)
+{
+    unlock(&beds);
+    unlock(&in_use);
+}
+
+/* A child has no helpers, only their traces. */
+static void after_fork_in_child(void)
+{
+    static const lock_type new_lock = LOCK_INIT;
+    static const condition_type new_condition = CONDITION_INIT;
+    atomic_store(&helper_count, 0);
+    atomic_store(&sleeping, 0);
+    atomic_store(&inside, 0);
+    wake = new_condition;
+    beds = new_lock;
+    in_use = new_lock;
+}
+
+#endif
+
+static void start_helpers(int wanted)
+{
+    int count;
+#ifndef _WIN32
+    static int prepared;
+    if (!prepared) {
+        if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0)
+            return;
+        prepared = 1;
+    }
+#endif
+    for (count = atomic_load(&helper_count); count < wanted; count++) {
+        atomic_store(&helpers[count + 1].cpu, -1);
+        if (!start_thread(&helpers[count + 1].thread, help, (void *)(intptr_t)(count + 1)))
+            break;
+        keep_off(helpers[count + 1].thread, this_cpu());
+    }
+    atomic_store(&helper_count, count);
+}
+
+/* Linux may wake a helper on the very CPU that the caller keeps busy, and leave another one
+ * idle for milliseconds. */
+static void clear_the_way(int threads)
+{
+    int i, cpu = this_cpu();
+    for (i = 1; i < threads && i <= atomic_load(&helper_count); i++) {
+        if (cpu >= 0 && atomic_load(&helpers[i].cpu) == cpu) {
+            keep_off(helpers[i].thread, cpu);
+            atomic_store(&helpers[i].cpu, -1);
+        }
+    }
+}
+
+void zdl_run(zdl_piece run, void *job, size_t pieces, int threads)
+{
+    size_t piece, each, rest;
+    int i, tries;
+    if (threads > ZDL_MAX_THREADS)
+        threads = ZDL_MAX_THREADS;
+    if (threads < 2 || pieces < 2 || !try_lock(&in_use)) {
+        for (piece = 0; piece < pieces; piece++)
+            run(job, piece);
+        return;
+    }
+    start_helpers(threads - 1);
+    clear_the_way(threads);
+
+    run_piece = run;
+    job_data = job;
+    job_mode = get_mode();
+    shares_used = threads;
+    each = pieces / (size_t)threads;
+    rest = pieces % (size_t)threads;
+    for (i = 0, piece = 0; i < threads; i++) {
+        atomic_store(&shares[i].next, piece);
+        piece += each + ((size_t)i < rest);
+        shares[i].end = piece;
+    }
+    atomic_store(&open_job, ++last_job);
+    if (atomic_load(&sleeping) > 0) {
+        lock(&beds);
+        wake_all(&wake);
+        unlock(&beds);
+    }
+    work(0);
+    /* Nobody comes in any more; whoever is inside has one piece left at most. */
+    atomic_store(&open_job, 0);
+    for (tries = 0; atomic_load(&inside) > 0; tries++) {
+        if (tries < 1000)
+            relax();
+        else
+            give_way();
+    }
+    unlock(&in_use);
+}
+
+int zdl_in_a_row(void)
+{
+    static _Atomic double asked_before;
+    double asked = now();
+    return asked - atomic_exchange(&asked_before, asked) < 2 * SPIN;
+}
