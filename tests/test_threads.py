@@ -396,8 +396,8 @@ def test_several_python_threads_with_an_optimizer_each(rng):
     with zdlfast.threads(2):
         contexts = [copy_context() for _ in rules]
     workers = [
-        threading.Thread(target=context[i].run, args=(run, i, rule))
-        for i, rule in enumerate(rules)
+        threading.Thread(target=context.run, args=(run, place, rule))
+        for place, (context, rule) in enumerate(zip(contexts, rules, strict=True))
     ]
     for worker in workers:
         worker.start()
