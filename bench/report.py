@@ -1,97 +1,230 @@
-"""What the benchmark leaves behind: a table on the screen, and all figures as JSON."""
+"""What every job leaves behind: progress on the screen, tables, and all figures as JSON."""
 
+import argparse
 import json
 import platform
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import zdlfast
-from bench.training import BATCH, LR, SEED, Result
+from bench.timing import quartiles
+
+T = TypeVar("T")
+#: Tells the progress bar what comes next.
+Step = Callable[[str], None]
+INTERRUPTED = 130  # the shell's exit status for Ctrl-C
+
+
+def collect(
+    console: Console, total: int, job: Callable[[Step], Iterator[T]]
+) -> tuple[list[T], bool]:
+    """Run a job under a progress bar, until it is done or interrupted by Ctrl-C.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where the bar is drawn.
+    total : int
+        How often the job calls its argument with what it does next.
+    job : callable
+        Yields one result after the other.
+
+    Returns
+    -------
+    results : list
+        All, or those that came before the interruption.
+    complete : bool
+        Whether nothing interrupted it.
+    """
+    results: list[T] = []
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def step(description: str) -> None:
+            progress.update(task, description=description, advance=1)
+
+        try:
+            for result in job(step):
+                results.append(result)
+        except KeyboardInterrupt:
+            return results, False
+    return results, True
+
+
+def add_options(parser: argparse.ArgumentParser, quick: str) -> None:
+    """Add the options of all jobs that measure; `quick` tells what ``--quick`` leaves out."""
+    parser.add_argument("--quick", action="store_true", default=argparse.SUPPRESS, help=quick)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="DIR",
+        help="where the files are saved (default: bench-results)",
+    )
+
+
+def make_table(title: str, columns: list[str]) -> Table:
+    """A table for a terminal of 80 columns; the first column is text, all others figures."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for i, header in enumerate(columns):
+        table.add_column(header, justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+    unit = next((unit for unit, size in units.items() if seconds >= 0.9995 * size), "ns")
+    value = seconds / units[unit]
+    digits = 0 if unit == "ns" or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.{2 if value < 9.95 else 1 if value < 99.5 else 0}f}"
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on: CPU, versions, compiler and instruction set."""
-    cpu = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
+    """What the figures depend on: CPU, caches, versions, compiler and instruction set."""
     return {
-        "cpu": cpu,
+        "cpu": _cpu(),
+        "caches": _caches(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "zdlfast": zdlfast.build_info(),
-        "blas_threads": 1,
     }
 
 
-def table(results: list[Result], title: str) -> Table:
-    """One row per optimizer: the update alone, and the whole training."""
-    # Narrow enough for a terminal of 80 columns.
-    made = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    made.add_column("optimizer", no_wrap=True)
-    for header in ("update\nNumPy", "update\nzdlfast", "ratio", "training\nNumPy",
-                   "training\nzdlfast", "ratio", "final\naccuracy"):  # fmt: skip
-        made.add_column(header, justify="right")
-    for r in results:
-        made.add_row(
-            r.name,
-            f"{r.numpy.update_median * 1e6:.0f} µs",
-            f"{r.fast.update_median * 1e6:.0f} µs",
-            f"{r.update_ratio:.1f}",
-            f"{r.numpy.training_seconds:.2f} s",
-            f"{r.fast.training_seconds:.2f} s",
-            f"{r.training_ratio:.2f}",
-            f"{r.accuracy:.1%}",
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    if found := re.search(r"model name\s*:\s*(.+)", text):
+        return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _caches() -> dict[str, str]:
+    """Size by level, as Linux tells it of the first CPU."""
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = (
+            (folder / name).read_text().strip() for name in ("level", "type", "size")
         )
-    return made
+        found[f"L{level} {kind.lower()}"] = size
+    return found
 
 
-def save(path: Path, results: list[Result], dtype: str, about: dict[str, Any]) -> None:
-    """Write all figures, and the machine that they depend on, as JSON."""
-    content = {
-        "machine": about,
-        "settings": {
-            "network": "784-200-200-10",
-            "data": "scikit-learn digits, 28x28",
-            "dtype": dtype,
-            "batch": BATCH,
-            "lr": LR,
-            "seed": SEED,
-            "steps": len(results[0].fast.losses),
-        },
-        "results": [
-            {
-                "optimizer": r.name,
-                "equal": not r.differences,
-                "differences": r.differences,
-                "update_ratio": r.update_ratio,
-                "training_ratio": r.training_ratio,
-                "accuracy": r.accuracy,
-                "losses": r.fast.losses,
-                **{
-                    side: {
-                        "update_seconds_quartiles": np.percentile(
-                            measured.update_seconds, [25, 50, 75]
-                        ).tolist(),
-                        "update_seconds": measured.update_seconds,
-                        "step_seconds": measured.step_seconds,
-                        "training_seconds": measured.training_seconds,
-                        "training_seconds_sum": sum(measured.step_seconds),
-                    }
-                    for side, measured in (("numpy", r.numpy), ("zdlfast", r.fast))
-                },
-            }
-            for r in results
-        ],
+def versions(packages: list[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def times_record(times: dict[str, list[float]]) -> dict[str, Any]:
+    """Seconds per call by name: the quartiles, and every sample."""
+    return {
+        name: {"quartiles": quartiles(samples), "samples": samples}
+        for name, samples in times.items()
     }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def publish(
+    console: Console,
+    out: Path,
+    job: str,
+    tables: list[Table],
+    pictures: list[str],
+    results: list[dict[str, Any]],
+    settings: dict[str, Any],
+    complete: bool,
+) -> None:
+    """Show the tables, and save them and all figures.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where they are shown.
+    out : Path
+        The folder, for the files ``job.json`` and ``job.txt``.
+    job : str
+        The name of the job.
+    tables : list of rich.table.Table
+        What to show.
+    pictures : list of str
+        Files that are in the folder already.
+    results : list of dict
+        Each with its ``case`` and its ``times`` as `times_record` gives them, by which
+        `bench.compare` finds them again.
+    settings : dict
+        What the job was told.
+    complete : bool
+        Whether it was not interrupted.
+    """
+    about = machine()
+    content = {
+        "job": job,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "complete": complete,
+        "machine": about,
+        "settings": settings,
+        "results": results,
+    }
+    (out / f"{job}.json").write_text(json.dumps(content, indent=1) + "\n")
+    info = about["zdlfast"]
+    lines = [
+        f"on {about['cpu']}, {info['simd']}, {threads(info['threads'])},",
+        f"NumPy {about['numpy']}, Python {about['python']}",
+    ]
+    if "versions" in settings:
+        lines.append(", ".join(f"{name} {text}" for name, text in settings["versions"].items()))
+    with (out / f"{job}.txt").open("w", encoding="utf-8") as file:
+        for where in (console, Console(file=file, width=100)):
+            where.print(*tables, *lines, sep="\n", highlight=False)
+    files = [f"{job}.json", f"{job}.txt", *pictures]
+    console.print(f"saved in {out}: {', '.join(files)}")
+
+
+def finish(
+    console: Console, different: dict[str, list[str]], complete: bool, all_equal: str
+) -> int:
+    """Say what was not equal, or that all was; return the exit status."""
+    for name, lines in different.items():
+        for line in lines:
+            console.print(f"[bold red]NOT EQUAL[/] {name}: {line}")
+    if not complete:
+        console.print("[yellow]interrupted:[/] this is what was measured until then")
+    if different:
+        return 1
+    if not complete:
+        return INTERRUPTED
+    console.print(all_equal)
+    return 0

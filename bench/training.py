@@ -1,23 +1,56 @@
-"""The main job: one training by the NumPy twin and by zdlfast, side by side.
+"""The job ``training``: one training by the NumPy twin and by zdlfast, side by side.
 
 Both take each step on the same mini-batch, in turns, so that a change of the machine's speed
 meets both alike.
 """
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 import zdlfast
+from bench import kernels, plots, report, updates
+from bench.equality import differences, different_bits
 from bench.network import Digits, Network
 from zdlfast import reference
 
+HELP = "a whole training with each optimizer, and the share of the update in it"
+DESCRIPTION = """\
+Train the network of the Adam article (784-200-200-10, batches of 100, lr 0.001) on
+scikit-learn's handwritten digits with each of the optimizers, by plain NumPy and by zdlfast,
+from the same initial weights and in turns. Check that all losses, final weights and state are
+equal bit for bit, and show what was faster.
+"""
+EPILOG = """\
+columns of the table:
+  update     median time of one optimizer.update(params, grads)
+  training   all steps, forwards, backwards and update: the median of one times their
+             number, so that a disturbed moment does not count
+  ratio      NumPy's time / zdlfast's time
+  share      of the update in a step, by NumPy and by zdlfast: what a faster update can save
+
+files in DIR:
+  bench.json   machine, settings, every sample and every loss (by the job training:
+  bench.txt    and the tables                                  training.json and training.txt)
+  losses.png   both loss curves of every optimizer
+  ratios.png   the ratios of the table
+
+exit status: 0 if all is equal, 1 if anything differs, 130 after Ctrl-C, which keeps what was
+measured until then
+"""
 OPTIMIZERS = zdlfast.optimizers.__all__
+STEPS, QUICK_STEPS = 500, 100
 # The article's settings.
 BATCH, LR, SEED = 100, 0.001, 8
+# Of the updates alone that the main job shows.
+SIZES, SECONDS = [1_000, 1_000_000], 0.2
 
 
 @dataclass
@@ -42,6 +75,11 @@ class Side:
         The plain sum would be at the mercy of whatever else the machine did meanwhile.
         """
         return float(np.median(self.step_seconds) * len(self.step_seconds))
+
+    @property
+    def update_share(self) -> float:
+        """The part of a typical step that the update takes."""
+        return self.update_median / float(np.median(self.step_seconds))
 
     def step(self, x: np.ndarray, t: np.ndarray) -> None:
         start = perf_counter()
@@ -74,8 +112,129 @@ class Result:
         """The same of the whole training."""
         return self.numpy.training_seconds / self.fast.training_seconds
 
+    def record(self) -> dict[str, Any]:
+        """This for the JSON file."""
+        times = {
+            "update, NumPy": self.numpy.update_seconds,
+            "update, zdlfast": self.fast.update_seconds,
+            "step, NumPy": self.numpy.step_seconds,
+            "step, zdlfast": self.fast.step_seconds,
+        }
+        dtype = self.numpy.network.params["W1"].dtype.name
+        return {
+            "case": {"name": "training", "rule": self.name, "dtype": dtype},
+            "optimizer": self.name,
+            "equal": not self.differences,
+            "differences": self.differences,
+            "update_ratio": self.update_ratio,
+            "training_ratio": self.training_ratio,
+            "accuracy": self.accuracy,
+            "losses": self.fast.losses,
+            "times": report.times_record(times),
+        }
 
-def train(name: str, data: Digits, steps: int, advance: Callable[[], None]) -> Result:
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    report.add_options(
+        parser, f"{QUICK_STEPS} steps (under 20 seconds) instead of {STEPS} (under 2 minutes)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float64", "float32"],
+        default=argparse.SUPPRESS,
+        help="of data, weights and state (default: float64, as in the book)",
+    )
+
+
+def main(options: argparse.Namespace, console: Console) -> int:
+    return _run("training", options, console, [])
+
+
+def main_job(options: argparse.Namespace, console: Console) -> int:
+    """The training, and a short table of the updates alone."""
+    return _run("bench", options, console, kernels.make_cases(SIZES, [options.dtype]))
+
+
+def _run(
+    job: str, options: argparse.Namespace, console: Console, cases: list[updates.Case]
+) -> int:
+    steps = QUICK_STEPS if options.quick else STEPS
+    results, complete = report.collect(
+        console, steps * len(OPTIMIZERS), lambda step: train_all(options.dtype, steps, step)
+    )
+    tables, pictures = [], []
+    title = (
+        f"784-200-200-10 on handwritten digits, {options.dtype}, {steps} steps, "
+        f"{zdlfast.build_info()['simd']}"
+    )
+    if results:
+        tables.append(table(results, title))
+        pictures = ["losses.png", "ratios.png"]
+        plots.losses(options.out / pictures[0], results, title)
+        plots.ratios(options.out / pictures[1], results, title)
+    alone: list[updates.Result] = []
+    if complete:
+        alone, complete = report.collect(
+            console,
+            len(cases),
+            lambda step: updates.measure_all(cases, SECONDS, step, console.print),
+        )
+    if timed := [r for r in alone if r.times]:
+        title = f"{kernels.LAYOUT.title}, {options.dtype}"
+        tables.append(updates.table(timed, kernels.LAYOUT, title))
+    settings = {
+        "network": "784-200-200-10",
+        "data": "scikit-learn digits, 28x28",
+        "dtype": options.dtype,
+        "batch": BATCH,
+        "lr": LR,
+        "seed": SEED,
+        "steps": steps,
+        "blas_threads": 1,
+    }
+    records = [r.record() for r in results] + [updates.record(r) for r in alone]
+    report.publish(console, options.out, job, tables, pictures, records, settings, complete)
+    different = {r.name: r.differences for r in results if r.differences}
+    different |= updates.differing(alone)
+    return report.finish(
+        console,
+        different,
+        complete,
+        f"All losses of {steps} steps, all final weights and all state: equal bit for bit.",
+    )
+
+
+def table(results: list[Result], title: str) -> Table:
+    """One row per optimizer: the update alone, and the whole training."""
+    made = report.make_table(
+        title,
+        ["optimizer", "update\nNumPy", "update\nzdlfast", "ratio", "training\nNumPy",
+         "training\nzdlfast", "ratio", "share of\nupdate", "test\nacc."],
+    )  # fmt: skip
+    for r in results:
+        made.add_row(
+            r.name,
+            report.duration(r.numpy.update_median),
+            report.duration(r.fast.update_median),
+            report.ratio(r.update_ratio),
+            report.duration(r.numpy.training_seconds),
+            report.duration(r.fast.training_seconds),
+            report.ratio(r.training_ratio),
+            f"{r.numpy.update_share:.0%} {r.fast.update_share:3.0%}",
+            f"{r.accuracy:.1%}",
+        )
+    return made
+
+
+def train_all(dtype: str, steps: int, step: report.Step) -> Iterator[Result]:
+    """Train with every optimizer, with one BLAS thread: more make the times of a step jump."""
+    data = Digits(dtype)
+    with threadpool_limits(1):
+        for name in OPTIMIZERS:
+            yield train(name, data, steps, step)
+
+
+def train(name: str, data: Digits, steps: int, advance: report.Step) -> Result:
     """Train the network twice with the optimizer of this name, from the same weights.
 
     Parameters
@@ -87,7 +246,7 @@ def train(name: str, data: Digits, steps: int, advance: Callable[[], None]) -> R
     steps : int
         Mini-batches of 100 images, drawn with replacement.
     advance : callable
-        Is called after every step, for a progress bar.
+        Is called with the name before every step, for a progress bar.
 
     Returns
     -------
@@ -99,36 +258,22 @@ def train(name: str, data: Digits, steps: int, advance: Callable[[], None]) -> R
     fast = Side(getattr(zdlfast, name)(lr=LR), Network(dtype, SEED))
     rng = np.random.default_rng(SEED)
     for step in range(steps):
+        advance(name)
         batch = rng.integers(0, len(data.x_train), BATCH)
         x, t = data.x_train[batch], data.t_train[batch]
         for side in (numpy, fast) if step % 2 else (fast, numpy):
             side.step(x, t)
-        advance()
     accuracy = fast.network.accuracy(data.x_test, data.t_test)
-    return Result(name, numpy, fast, accuracy, differences(numpy, fast))
+    return Result(name, numpy, fast, accuracy, _differences(numpy, fast))
 
 
-def differences(numpy: Side, fast: Side) -> list[str]:
+def _differences(numpy: Side, fast: Side) -> list[str]:
     """What differs between the two trainings: nothing, if all is well."""
     found = []
     for step, (a, b) in enumerate(zip(numpy.losses, fast.losses, strict=True), start=1):
         if different_bits(np.array(a), np.array(b)):
             found.append(f"the loss of step {step} is {b!r}, by NumPy {a!r}")
             break
-    pairs = {f"weights {key}": (value, fast.network.params[key])
-             for key, value in numpy.network.params.items()}  # fmt: skip
-    for slot in type(numpy.optimizer)._slots:
-        for key, value in getattr(numpy.optimizer, slot).items():
-            pairs[f"state {slot}[{key!r}]"] = (value, getattr(fast.optimizer, slot)[key])
-    for what, (a, b) in pairs.items():
-        if a.dtype != b.dtype:
-            found.append(f"the final {what} are {b.dtype}, by NumPy {a.dtype}")
-        elif count := different_bits(a, b):
-            found.append(f"the final {what} differ in {count} of {a.size} elements")
-    return found
-
-
-def different_bits(a: np.ndarray, b: np.ndarray) -> int:
-    """How many elements differ, where -0.0 is not 0.0, and NaN is NaN whatever its payload."""
-    same = ((a == b) & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
-    return int(a.size - np.count_nonzero(same))
+    return found + differences(
+        numpy.optimizer, fast.optimizer, numpy.network.params, fast.network.params
+    )

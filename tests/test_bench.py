@@ -1,7 +1,10 @@
 """The benchmark: it runs, it saves what it says, and it fails loudly if a bit differs."""
 
+import importlib.util
 import json
+import subprocess
 import sys
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,60 +14,448 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
+from bench import kernels, models, peer, peers, readme, report, training, updates
 from bench.network import Digits, Network
+from bench.timing import Run, interleave, quartiles
 from bench.training import OPTIMIZERS
 
+PNG = b"\x89PNG"
 
-def run(monkeypatch, folder, *args):
-    monkeypatch.setattr(command, "QUICK_STEPS", 5)
-    monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--out", str(folder), *args])
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The same jobs, with less to do."""
+    monkeypatch.setattr(training, "QUICK_STEPS", 5)
+    monkeypatch.setattr(training, "SIZES", [10, 100])
+    monkeypatch.setattr(training, "SECONDS", 0.001)
+    monkeypatch.setattr(kernels, "QUICK_SIZES", [7, 1000])
+    monkeypatch.setattr(kernels, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(models, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(models, "QUICK_ELEMENTS", 50_000)
+    monkeypatch.setattr(peers, "QUICK_SIZES", [1000, 3000])
+    monkeypatch.setattr(peers, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(peers, "REST", 0.0)
+
+
+def bench(monkeypatch, folder, *args):
+    monkeypatch.setattr(sys, "argv", ["bench", *args, "--quick", "--out", str(folder)])
     return command.main()
 
 
-def test_it_prints_a_table_and_saves_pictures_and_figures(monkeypatch, tmp_path, capsys, dtype):
-    assert run(monkeypatch, tmp_path / "new" / "folder", "--dtype", dtype.name) == 0
+class OffByOneBit(zdlfast.Momentum):
+    def update(self, params, grads):
+        super().update(params, grads)
+        last = list(params)[-1]
+        params[last][0] = np.nextafter(params[last][0], 1, dtype=params[last].dtype)
+
+
+# ------------------------------------------------------------------ the main job
+
+
+def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, capsys, dtype):
+    folder = tmp_path / "new" / "folder"
+    assert bench(monkeypatch, folder, "--dtype", dtype.name) == 0
     printed = capsys.readouterr().out
     for name in OPTIMIZERS:
         assert name in printed
     assert "equal bit for bit" in printed
     assert dtype.name in printed
-    folder = tmp_path / "new" / "folder"
+    assert max(map(len, printed.splitlines())) <= 100
     for picture in ("losses.png", "ratios.png"):
-        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+        assert (folder / picture).read_bytes().startswith(PNG)
     saved = json.loads((folder / "bench.json").read_text())
+    assert saved["complete"] is True
     assert saved["machine"]["zdlfast"] == zdlfast.build_info()
+    assert {"cpu", "caches", "system", "python", "numpy"} <= saved["machine"].keys()
     assert saved["settings"]["dtype"] == dtype.name
-    assert [r["optimizer"] for r in saved["results"]] == list(OPTIMIZERS)
-    for result in saved["results"]:
+    trainings = [r for r in saved["results"] if r["case"]["name"] == "training"]
+    assert [r["optimizer"] for r in trainings] == list(OPTIMIZERS)
+    for result in trainings:
         assert result["equal"] is True
-        assert len(result["losses"]) == len(result["numpy"]["update_seconds"]) == 5
-        low, median, high = result["zdlfast"]["update_seconds_quartiles"]
-        assert 0 < low <= median <= high
+        assert len(result["losses"]) == 5
+        for times in result["times"].values():
+            assert len(times["samples"]) == 5
+            low, median, high = times["quartiles"]
+            assert 0 < low <= median <= high
         assert result["update_ratio"] > 0
+    alone = [r for r in saved["results"] if r["case"]["name"] != "training"]
+    assert [(r["case"]["rule"], r["case"]["elements"]) for r in alone] == [
+        (name, size) for name in OPTIMIZERS for size in (10, 100)
+    ]
+    text = (folder / "bench.txt").read_text("utf-8")
+    assert "test" in text
+    assert "of" in text
+    assert saved["machine"]["cpu"] in text
+
+
+def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys):
+    assert bench(monkeypatch, tmp_path, "training") == 0
+    assert "share" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "training.json").read_text())
+    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(OPTIMIZERS)
+    assert not (tmp_path / "bench.json").exists()
 
 
 def test_it_fails_loudly_if_a_bit_differs(monkeypatch, tmp_path, capsys):
-    class OffByOneBit(zdlfast.Momentum):
-        def update(self, params, grads):
-            super().update(params, grads)
-            params["b3"][0] = np.nextafter(params["b3"][0], 1)
-
     monkeypatch.setattr(zdlfast, "Momentum", OffByOneBit)
-    assert run(monkeypatch, tmp_path) == 1
+    assert bench(monkeypatch, tmp_path, "training") == 1
     printed = capsys.readouterr().out
     assert "NOT EQUAL Momentum: the final weights b3 differ in" in printed
     assert "NOT EQUAL Adam" not in printed
-    saved = json.loads((tmp_path / "bench.json").read_text())
+    saved = json.loads((tmp_path / "training.json").read_text())
     assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in OPTIMIZERS]
 
 
-def test_help_explains_columns_and_files(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["bench", "--help"])
+def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
+    measure = updates.measure
+
+    def interrupted(case, seconds):
+        if case.rule == "Nesterov":
+            raise KeyboardInterrupt
+        return measure(case, seconds)
+
+    monkeypatch.setattr(updates, "measure", interrupted)
+    assert bench(monkeypatch, tmp_path, "kernels") == 130
+    printed = capsys.readouterr().out
+    assert "interrupted" in printed
+    assert "Momentum" in printed
+    saved = json.loads((tmp_path / "kernels.json").read_text())
+    assert saved["complete"] is False
+    assert [r["case"]["rule"] for r in saved["results"]] == ["SGD"] * 2 + ["Momentum"] * 2
+    assert (tmp_path / "kernels-float32.png").read_bytes().startswith(PNG)
+
+
+def test_ctrl_c_at_once_is_no_error(monkeypatch, tmp_path):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(updates, "measure", interrupted)
+    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(peers, "_measure", interrupted)
+    monkeypatch.setattr(peers, "PEERS", {"zdlfast": peer.PEERS["zdlfast"]})
+    for job in ([], ["training"], ["kernels"], ["models"], ["peers"]):
+        assert bench(monkeypatch, tmp_path, *job) == 130
+
+
+@pytest.mark.parametrize("job", [[], *([name] for name in command.JOBS)])
+def test_help_explains(monkeypatch, capsys, job):
+    monkeypatch.setattr(sys, "argv", ["bench", *job, "--help"])
     with pytest.raises(SystemExit, match="0"):
         command.main()
     printed = capsys.readouterr().out
-    for word in ("--quick", "--dtype", "--out", "ratio", "bench.json", "exit status"):
-        assert word in printed
+    if job in ([], ["training"]):
+        for word in ("--quick", "--dtype", "--out", "ratio", "bench.json", "exit status"):
+            assert word in printed
+    if not job:
+        for name in command.JOBS:
+            assert name in printed
+    else:
+        assert "files" in printed
+
+
+def test_options_stand_before_the_job_or_after_it():
+    parse = command.make_parser().parse_args
+    for line in (["--quick", "--out", "X", "kernels"], ["kernels", "--quick", "--out", "X"]):
+        options = parse(line)
+        assert (options.quick, options.out, options.main) == (True, Path("X"), kernels.main)
+    assert parse(["kernels"]).out == Path("bench-results")
+    assert parse(["kernels"]).quick is False
+    assert parse([]).main == training.main_job
+
+
+# ------------------------------------------------------------------ kernels and models
+
+
+def test_kernels_times_every_rule_dtype_and_size_against_the_limit(monkeypatch, tmp_path, capsys):
+    assert bench(monkeypatch, tmp_path, "kernels") == 0
+    printed = capsys.readouterr().out
+    assert "limit" in printed
+    saved = json.loads((tmp_path / "kernels.json").read_text())
+    assert [
+        tuple(r["case"][k] for k in ("dtype", "rule", "elements")) for r in saved["results"]
+    ] == [
+        (dtype, rule, size)
+        for dtype in ("float32", "float64")
+        for rule in OPTIMIZERS
+        for size in (7, 1000)
+    ]
+    names = {"NumPy"}
+    for count in updates.thread_counts():
+        names |= {updates.fast(count), updates.limit(count)}
+    for result in saved["results"]:
+        assert set(result["times"]) == names
+        streams = {"SGD": 3, "Adam": 7}.get(result["case"]["rule"], 5)
+        itemsize = np.dtype(result["case"]["dtype"]).itemsize
+        assert result["bytes_moved"] == streams * itemsize * result["case"]["elements"]
+    for picture in ("kernels-float32.png", "kernels-float64.png"):
+        assert (tmp_path / picture).read_bytes().startswith(PNG)
+
+
+def test_nothing_is_timed_that_is_not_equal(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(zdlfast, "Momentum", OffByOneBit)
+    assert bench(monkeypatch, tmp_path, "kernels") == 1
+    assert "NOT EQUAL Momentum 7: the final weights 0 differ in 1 of 7" in capsys.readouterr().out
+    for result in json.loads((tmp_path / "kernels.json").read_text())["results"]:
+        assert bool(result["times"]) == (result["case"]["rule"] != "Momentum")
+
+
+def test_models_have_the_true_shapes():
+    elements = {name: sum(map(prod, shapes)) for name, shapes in models.MODELS.items()}
+    assert elements["784-50-100-10"] == 45_360
+    assert elements["CBOW 10,000"] == 2_000_000
+    assert elements["ResNet-50"] == 25_557_032
+    assert elements["GPT-2 small"] == 124_439_808
+    assert len(models.MODELS["ResNet-50"]) == 161
+    assert len(models.MODELS["GPT-2 small"]) == 148
+
+
+def test_models_run_and_are_drawn(monkeypatch, tmp_path, capsys):
+    assert bench(monkeypatch, tmp_path, "models") == 0
+    assert "784-50-100-10" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "models.json").read_text())
+    assert {r["case"]["arrays"] for r in saved["results"]} == {6}
+    assert (tmp_path / "models-float32.png").read_bytes().startswith(PNG)
+
+
+def test_what_memory_is_too_short_for_is_skipped_with_a_message(monkeypatch, tmp_path, capsys):
+    class Memory:
+        available = 100_000
+
+    monkeypatch.setattr(updates.psutil, "virtual_memory", Memory)
+    assert bench(monkeypatch, tmp_path, "models") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "784-50-100-10, Adam, float32: skipped, needs 0.0 GB of memory" in printed
+    assert json.loads((tmp_path / "models.json").read_text())["results"] == []
+
+
+def test_the_limit_moves_as_many_arrays_as_the_rule(dtype):
+    for slots in (0, 1, 2):
+        params, grads = {"W": np.ones(5, dtype)}, {"W": np.full(5, 2, dtype)}
+        stream = updates.Stream(slots, params)
+        stream.update(params, grads)
+        state = [getattr(stream, f"s{i}")["W"][0] for i in range(slots)]
+        assert state == [2.0] * slots
+        assert params["W"].tolist() == [3.0] * 5
+
+
+# ------------------------------------------------------------------ timing
+
+
+def test_runs_take_turns():
+    calls = []
+    runs = {name: Run(lambda name=name: calls.append(name)) for name in "AB"}
+    samples = interleave(runs, seconds=0.05)
+    assert len(samples["A"]) == len(samples["B"]) >= 5
+    assert calls[:2] == ["A", "B"]  # once each, to know how long they take
+    assert min(min(times) for times in samples.values()) > 0
+
+
+def test_what_comes_before_a_sample_is_not_timed():
+    calls = []
+    run = Run(lambda: calls.append("call"), lambda: calls.append("before"))
+    assert run.seconds(3) > 0
+    assert calls == ["before", "call", "call", "call"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.5e-9, "2 ns"), (4.2e-7, "420 ns"), (1e-6, "1.00 µs"), (1.2345e-5, "12.3 µs"),
+     (9.996e-4, "1.00 ms"), (0.5, "500 ms"), (0.9999, "1.00 s"), (75.0, "75.0 s")],
+)  # fmt: skip
+def test_durations_have_three_digits(seconds, text):
+    assert report.duration(seconds) == text
+
+
+# ------------------------------------------------------------------ peers
+
+
+def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
+    some = ["limit", "zdlfast", "thinc", "NumPy, out=", "NumPy"]
+    monkeypatch.setattr(peers, "PEERS", {name: peer.PEERS[name] for name in some})
+    assert bench(monkeypatch, tmp_path, "peers") == 0
+    printed = capsys.readouterr().out
+    if importlib.util.find_spec("thinc") is None:
+        assert printed.count("thinc: skipped, not installed") == 1
+        some.remove("thinc")
+    saved = json.loads((tmp_path / "peers.json").read_text())
+    counts = updates.thread_counts()
+    assert [(r["threads"], r["elements"]) for r in saved["results"]] == [
+        (count, size) for count in counts for size in (1000, 3000)
+    ]
+    for result in saved["results"]:
+        assert set(result["times"]) == set(some)
+        assert result["equal"] is True
+    assert saved["settings"]["versions"]["numpy"] == np.__version__
+    assert (tmp_path / "peers.png").read_bytes().startswith(PNG)
+
+
+def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
+    ask = peers.Process.ask
+
+    def wrong(self, **command):
+        answer = ask(self, **command)
+        if "weights" in answer and command["elements"] == 3000 and self is processes[2]:
+            answer["weights"][5] += 1e-4
+        return answer
+
+    processes = []
+    init = peers.Process.__init__
+
+    def remember(self, *args):
+        processes.append(self)
+        init(self, *args)
+
+    some = ["zdlfast", "NumPy", "NumPy, out="]
+    monkeypatch.setattr(peers, "PEERS", {name: peer.PEERS[name] for name in some})
+    monkeypatch.setattr(peers.Process, "ask", wrong)
+    monkeypatch.setattr(peers.Process, "__init__", remember)
+    assert bench(monkeypatch, tmp_path, "peers") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "NOT EQUAL NumPy, out=: 3,000 elements: weights differ by 0.0001" in printed
+    saved = json.loads((tmp_path / "peers.json").read_text())
+    assert [len(r["times"]) for r in saved["results"][:2]] == [3, 2]
+
+
+@pytest.mark.parametrize("name", peer.PEERS)
+def test_every_installed_peer_takes_the_step_of_the_twin(name):
+    if name in ("limit", "DeepSpeed CPUAdam"):  # the one is no optimizer, the other compiles
+        pytest.skip("not here")
+    module = {"JAX, optax": "optax"}.get(name, name.split(",")[0].lower())
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    process = peers.Process(name, 1)
+    try:
+        weights = process.ask(do="prepare", elements=1000)["weights"]
+        assert process.seconds(2) > 0
+        assert process.ask(do="drop") == {}
+    finally:
+        process.end()
+    params, grads = ({"W": array} for array in peer.arrays(1000))
+    twin = zdlfast.reference.Adam(lr=peer.LR, eps=peer.EPS)
+    for _ in range(peer.CHECKED_STEPS):
+        twin.update(params, grads)
+    assert np.max(np.abs(params["W"] - weights)) < 0.01 * peer.LR
+
+
+# ------------------------------------------------------------------ compare
+
+
+def figures(path, samples, cpu="a CPU"):
+    results = [
+        {"case": {"rule": "Adam", "dtype": "float32", "name": name},
+         "times": {"zdlfast": {"quartiles": quartiles(times), "samples": times}}}
+        for name, times in samples.items()
+    ]  # fmt: skip
+    path.write_text(json.dumps({"machine": {"cpu": cpu}, "results": results}))
+    return str(path)
+
+
+def run_compare(monkeypatch, *files):
+    monkeypatch.setattr(sys, "argv", ["bench", "compare", *files])
+    return command.main()
+
+
+def test_compare_marks_what_moved_by_more_than_the_noise(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    old = figures(
+        tmp_path / "old.json",
+        {"up": [1.0, 1.1, 1.2], "down": [1.0, 1.1, 1.2], "same": [1.0, 1.1, 1.2], "gone": [1.0]},
+    )
+    new = figures(
+        tmp_path / "new.json",
+        {"up": [2.0, 2.2, 2.4], "down": [0.5, 0.55, 0.6], "same": [1.1, 1.2, 1.3], "new": [1.0]},
+    )
+    assert run_compare(monkeypatch, old, new) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {word: line for line in lines for word in ("up", "down", "same") if f" {word} " in line}
+    assert "slower" in rows["up"]
+    assert "2.00" in rows["up"]
+    assert "faster" in rows["down"]
+    assert "0.50" in rows["down"]
+    assert not {"slower", "faster"} & set(rows["same"].split())
+    assert "1 faster and 1 slower by more than the noise, of 3" in " ".join(lines)
+    assert not any("not the same" in line for line in lines)
+
+
+def test_compare_tells_of_another_machine(monkeypatch, tmp_path, capsys):
+    old = figures(tmp_path / "old.json", {"x": [1.0]})
+    new = figures(tmp_path / "new.json", {"x": [1.0]}, cpu="another CPU")
+    assert run_compare(monkeypatch, old, new) == 0
+    assert "not the same cpu: a CPU and another CPU" in capsys.readouterr().out
+
+
+def test_compare_reads_what_the_jobs_save(monkeypatch, tmp_path, capsys):
+    bench(monkeypatch, tmp_path, "kernels")
+    file = str(tmp_path / "kernels.json")
+    capsys.readouterr()
+    assert run_compare(monkeypatch, file, file) == 0
+    assert "0 faster and 0 slower" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "[]", "{}"])
+def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, content):
+    good = figures(tmp_path / "good.json", {"x": [1.0]})
+    bad = tmp_path / "bad.json"
+    if content is not None:
+        bad.write_text(content)
+    assert run_compare(monkeypatch, good, str(bad)) == 2
+    assert "bad.json" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------ the documents
+
+
+def test_tables_are_pasted_where_a_document_asks_for_them(tmp_path):
+    (tmp_path / "a.txt").write_text("new a  \nsecond line\n", "utf-8")
+    (tmp_path / "b.txt").write_text("new b\n", "utf-8")
+    document = (
+        "# Title\n\n<!-- from a.txt -->\n```text\nold\n```\n\nText.\n"
+        "```text\nother\n```\n<!-- from b.txt -->\n```text\n```\nEnd.\n"
+    )
+    assert readme.paste(document, tmp_path) == (
+        "# Title\n\n<!-- from a.txt -->\n```text\nnew a\nsecond line\n```\n\nText.\n"
+        "```text\nother\n```\n<!-- from b.txt -->\n```text\nnew b\n```\nEnd.\n"
+    )
+
+
+def test_the_documents_ask_for_files_that_the_jobs_make():
+    asked = [
+        m["file"] for d in readme.DOCUMENTS for m in readme.BLOCK.finditer(d.read_text("utf-8"))
+    ]
+    assert sorted(set(asked)) == ["bench.txt", "kernels.txt", "models.txt", "peers.txt"]
+    for figure in readme.FIGURES.glob("*.png"):
+        assert figure.read_bytes().startswith(PNG)
+        assert any(figure.name in document.read_text("utf-8") for document in readme.DOCUMENTS)
+
+
+def test_readme_leaves_the_documents_alone_if_a_job_fails(monkeypatch, tmp_path):
+    document = tmp_path / "README.md"
+    document.write_text("<!-- from bench.txt -->\n```text\nold\n```\n", "utf-8")
+    monkeypatch.setattr(readme, "DOCUMENTS", [document])
+    monkeypatch.setattr(readme, "FIGURES", tmp_path / "none")
+    monkeypatch.setattr(peers, "PEERS", {n: peer.PEERS[n] for n in ("zdlfast", "NumPy")})
+    with monkeypatch.context() as patch:
+        patch.setattr(zdlfast, "Momentum", OffByOneBit)
+        assert bench(monkeypatch, tmp_path, "readme") == 1
+    assert "old" in document.read_text("utf-8")
+    assert bench(monkeypatch, tmp_path, "readme") == 0
+    assert "old" not in document.read_text("utf-8")
+    assert "Adam" in document.read_text("utf-8")
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--help"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m bench")
+
+
+# ------------------------------------------------------------------ the workload
 
 
 def test_the_network_has_the_gradient_of_its_loss():

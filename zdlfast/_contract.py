@@ -180,7 +180,7 @@ class Optimizer:
             if key < len(container) if isinstance(container, list) else key in container:
                 held = container[key]
             else:
-                held = _zeros_like(param)
+                held = zeros_like(param)
             if not (plain and _is_like(held, value) and held.flags.writeable):
                 _check_state(f"{slot}[{key!r}]", held, param, grad)
                 plain = False
@@ -336,7 +336,7 @@ def _check_target(name: str, target: Any, operand: Any) -> None:
         )
 
 
-def _zeros_like(param: Any) -> np.ndarray:
+def zeros_like(param: Any) -> np.ndarray:
     """Fresh state: zeros in the memory layout of a parameter."""
     if not isinstance(param, np.ndarray):
         return np.zeros((), np.result_type(param, 0.0))

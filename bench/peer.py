@@ -1,0 +1,258 @@
+"""One library in a process of its own: ``python -m bench.peer NAME THREADS``.
+
+Each function below is Adam on one float32 array, as a user of that library would write it. The
+process obeys commands, one JSON object per line:
+
+    {"do": "prepare", "elements": n}    make the arrays, take two steps; weights come back
+    {"do": "time", "repeats": n}        take one step, then time n more; seconds per step
+    {"do": "drop"}                      forget the arrays
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.timing import Run
+
+LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
+CHECKED_STEPS = 2
+SHOWN = 1000  # so many weights are sent back
+
+
+@dataclass
+class Peer:
+    """Adam by one library."""
+
+    step: Callable[[], object]  # takes one whole step
+    weights: Callable[[], np.ndarray]
+    before: Callable[[], object] = lambda: None  # before each sample, not timed
+
+
+def numpy_twin(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    from zdlfast import reference
+
+    optimizer, params, grads = reference.Adam(lr=LR, eps=EPS), {"W": p}, {"W": g}
+    return Peer(lambda: optimizer.update(params, grads), lambda: p)
+
+
+def numpy_out(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    m, v, scratch = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        lr = LR * math.sqrt(1 - BETA2**count) / (1 - BETA1**count)
+        np.subtract(g, m, out=scratch)
+        np.multiply(scratch, 1 - BETA1, out=scratch)
+        np.add(m, scratch, out=m)
+        np.multiply(g, g, out=scratch)
+        np.subtract(scratch, v, out=scratch)
+        np.multiply(scratch, 1 - BETA2, out=scratch)
+        np.add(v, scratch, out=v)
+        np.sqrt(v, out=scratch)
+        np.add(scratch, EPS, out=scratch)
+        np.divide(m, scratch, out=scratch)
+        np.multiply(scratch, lr, out=scratch)
+        np.subtract(p, scratch, out=p)
+
+    return Peer(step, lambda: p)
+
+
+def zdlfast_adam(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    import zdlfast
+
+    optimizer, params, grads = zdlfast.Adam(lr=LR, eps=EPS), {"W": p}, {"W": g}
+    return Peer(lambda: optimizer.update(params, grads), lambda: p)
+
+
+def limit(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    from bench.updates import Stream
+
+    params, grads = {"W": p}, {"W": g}
+    stream = Stream(2, params)
+    return Peer(lambda: stream.update(params, grads), lambda: p)
+
+
+def numexpr(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    import numexpr as ne
+
+    ne.set_num_threads(threads)
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    # Arrays, because a Python float would make numexpr compute in double precision.
+    rate1, rate2, eps = (np.float32(x) for x in (1 - BETA1, 1 - BETA2, EPS))
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        lr = np.float32(LR * math.sqrt(1 - BETA2**count) / (1 - BETA1**count))
+        names = {"p": p, "g": g, "m": m, "v": v, "lr": lr, "eps": eps, "r1": rate1, "r2": rate2}
+        ne.evaluate("m + r1 * (g - m)", names, out=m)
+        ne.evaluate("v + r2 * (g * g - v)", names, out=v)
+        ne.evaluate("p - lr * m / (sqrt(v) + eps)", names, out=p)
+
+    return Peer(step, lambda: p)
+
+
+def numba(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    from numba import njit, prange
+
+    def loop(p, g, m, v, rate1, rate2, lr, eps):  # type: ignore[no-untyped-def]
+        for i in prange(p.size):
+            m[i] += rate1 * (g[i] - m[i])
+            v[i] += rate2 * (g[i] * g[i] - v[i])
+            p[i] -= lr * m[i] / (np.sqrt(v[i]) + eps)
+
+    # As fast as it gets: no check for a division by zero, and threads only if there are some.
+    kernel = njit(loop, parallel=threads > 1, fastmath=True, error_model="numpy")
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    rate1, rate2, eps = (np.float32(x) for x in (1 - BETA1, 1 - BETA2, EPS))
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        lr = np.float32(LR * math.sqrt(1 - BETA2**count) / (1 - BETA1**count))
+        kernel(p, g, m, v, rate1, rate2, lr, eps)
+
+    return Peer(step, lambda: p)
+
+
+def thinc(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    from thinc.api import Adam
+
+    optimizer = Adam(LR, beta1=BETA1, beta2=BETA2, eps=EPS, L2=0.0, grad_clip=0.0)
+    gradient = g.copy()
+    # It sets the gradient to zero at each step, with which the state would become subnormal
+    # after some hundreds, and slow.
+    return Peer(
+        lambda: optimizer((0, "W"), p, gradient), lambda: p, lambda: np.copyto(gradient, g)
+    )
+
+
+def torch(p: np.ndarray, g: np.ndarray, threads: int, **how: bool) -> Peer:
+    import torch
+
+    torch.set_num_threads(threads)
+    param = torch.nn.Parameter(torch.from_numpy(p))
+    param.grad = torch.from_numpy(g)
+    optimizer = torch.optim.Adam([param], lr=LR, betas=(BETA1, BETA2), eps=EPS, **how)
+    return Peer(optimizer.step, lambda: p)
+
+
+def torch_loop(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    return torch(p, g, threads, foreach=False, fused=False)
+
+
+def torch_foreach(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    return torch(p, g, threads, foreach=True)
+
+
+def torch_fused(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    return torch(p, g, threads, fused=True)
+
+
+def deepspeed(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import torch
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    torch.set_num_threads(threads)
+    param = torch.nn.Parameter(torch.from_numpy(p))
+    param.grad = torch.from_numpy(g)
+    optimizer = DeepSpeedCPUAdam(
+        [param], lr=LR, betas=(BETA1, BETA2), eps=EPS, adamw_mode=False, fp32_optimizer_states=True
+    )
+    return Peer(optimizer.step, lambda: p)
+
+
+def optax(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+    import optax
+
+    rule = optax.adam(LR, b1=BETA1, b2=BETA2, eps=EPS)
+
+    @jax.jit(donate_argnums=(0, 1))
+    def update(params: Any, state: Any, grads: Any) -> Any:
+        changes, state = rule.update(grads, state)
+        return optax.apply_updates(params, changes), state
+
+    grads = jax.numpy.array(g)
+    params = jax.numpy.array(p)
+    state = rule.init(params)
+
+    def step() -> None:
+        nonlocal params, state
+        params, state = jax.block_until_ready(update(params, state, grads))
+
+    return Peer(step, lambda: np.asarray(params))
+
+
+#: By name: how to make it, and the packages whose versions count.
+PEERS: dict[str, tuple[Callable[[np.ndarray, np.ndarray, int], Peer], list[str]]] = {
+    "limit": (limit, []),
+    "zdlfast": (zdlfast_adam, ["zdlfast"]),
+    "DeepSpeed CPUAdam": (deepspeed, ["deepspeed", "torch"]),
+    "torch, fused": (torch_fused, ["torch"]),
+    "torch, foreach": (torch_foreach, ["torch"]),
+    "torch, for-loop": (torch_loop, ["torch"]),
+    "numba": (numba, ["numba"]),
+    "JAX, optax": (optax, ["jax", "optax"]),
+    "numexpr": (numexpr, ["numexpr"]),
+    "thinc": (thinc, ["thinc"]),
+    "NumPy, out=": (numpy_out, ["numpy"]),
+    "NumPy": (numpy_twin, ["numpy"]),
+}
+
+
+def arrays(elements: int) -> tuple[np.ndarray, np.ndarray]:
+    """A parameter and its gradient, the same in every process."""
+    rng = np.random.default_rng(8)
+    p = rng.standard_normal(elements, np.float32)
+    return p, rng.standard_normal(elements, np.float32)
+
+
+def serve(name: str, threads: int) -> None:
+    """Obey commands until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    if hasattr(os, "sched_setaffinity"):
+        # The one limit that every library heeds.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    # Whatever libraries print must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    peer: Peer | None = None
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer: dict[str, Any] = {}
+        try:
+            if command["do"] == "prepare":
+                peer = PEERS[name][0](*arrays(command["elements"]), threads)
+                for _ in range(CHECKED_STEPS):
+                    peer.before()
+                    peer.step()
+                every = max(1, command["elements"] // SHOWN)
+                answer["weights"] = peer.weights()[::every].tolist()
+            elif command["do"] == "time" and peer is not None:
+                peer.step()
+                answer["seconds"] = Run(peer.step, peer.before).seconds(command["repeats"])
+            else:
+                peer = None
+        except Exception as error:
+            first_line = (str(error).splitlines() or [""])[0]
+            answer["error"] = f"{type(error).__name__}: {first_line}"
+            answer["missing"] = isinstance(error, ModuleNotFoundError)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,52 @@
+"""The job ``readme``: measure everything, and put the figures into the documents."""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import kernels, models, peers, report, training
+
+HELP = "measure everything, and put the figures into README.md and bench/README.md"
+DESCRIPTION = """\
+Run the main job and the jobs kernels, models and peers (about half an hour), and put their tables
+and one picture into README.md and bench/README.md, so that no figure there is typed by hand.
+A table goes where the document has a line '<!-- from FILE -->' before a block of text.
+"""
+EPILOG = """\
+files in DIR: those of all jobs
+
+exit status: that of the first job that fails; the documents are left as they were then
+"""
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "bench" / "README.md"]
+FIGURES = ROOT / "bench" / "figures"
+BLOCK = re.compile(r"(<!-- from (?P<file>\S+) -->\n```text\n).*?(?=```\n)", re.DOTALL)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    report.add_options(parser, "measure quickly, to try it out: these are no figures to publish")
+
+
+def main(options: argparse.Namespace, console: Console) -> int:
+    for job in (training.main_job, kernels.main, models.main, peers.main):
+        if status := job(options, console):
+            return status
+    for document in DOCUMENTS:
+        document.write_text(paste(document.read_text("utf-8"), options.out), "utf-8")
+    for figure in FIGURES.glob("*.png"):
+        shutil.copyfile(options.out / figure.name, figure)
+    console.print("README.md and bench/README.md have these figures now")
+    return 0
+
+
+def paste(document: str, folder: Path) -> str:
+    """A document with its tables taken from the files of a folder."""
+
+    def table(found: re.Match[str]) -> str:
+        lines = (folder / found["file"]).read_text("utf-8").splitlines()
+        return found[1] + "\n".join(line.rstrip() for line in lines) + "\n"
+
+    return BLOCK.sub(table, document)
