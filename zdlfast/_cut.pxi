@@ -18,6 +18,7 @@ cdef enum:
     HELP_FROM_AWAKE = 524288    # the same if one update follows the other
     SHORTEST_PIECE = 65536      # bytes: some microseconds
     LONGEST_PIECE = 1048576
+    DIGITS = 2048               # of 11 bits
 
 cdef struct Job:
     const Item *items
@@ -29,7 +30,7 @@ cdef struct Job:
 cdef struct Extent:
     uintptr_t low
     uintptr_t high
-    bint written
+    int written
 
 
 cdef void execute_all(
@@ -95,7 +96,7 @@ cdef bint any_share_memory(const Item *items, Py_ssize_t count) noexcept nogil:
     cdef Extent *memory
     cdef Extent *extents
     cdef Py_ssize_t k, size = 0
-    cdef uintptr_t end_of_all = 0, end_of_written = 0
+    cdef uintptr_t lowest = 0, highest = 0, end_of_all = 0, end_of_written = 0
     cdef bint found = False
     cdef int i
     if count == 1:
@@ -103,14 +104,15 @@ cdef bint any_share_memory(const Item *items, Py_ssize_t count) noexcept nogil:
     memory = extents = <Extent *>malloc(2 * STREAMS * count * sizeof(Extent))
     if memory == NULL:
         return True
-    # Stream by stream: arrays made one after the other tend to lie in order.
-    for i in range(STREAMS):
-        for k in range(count):
-            if items[k].n > 0 and i < items[k].count:
+    for k in range(count):
+        if items[k].n > 0:
+            for i in range(items[k].count):
                 extent_of(&items[k], i, &extents[size].low, &extents[size].high)
                 extents[size].written = i != 1
+                lowest = extents[size].low if size == 0 else min(lowest, extents[size].low)
+                highest = max(highest, extents[size].low)
                 size += 1
-    extents = sort(extents, extents + size, size)
+    extents = sort(extents, extents + size, size, lowest, highest)
     for k in range(size):
         if extents[k].low < (end_of_all if extents[k].written else end_of_written):
             found = True
@@ -122,53 +124,31 @@ cdef bint any_share_memory(const Item *items, Py_ssize_t count) noexcept nogil:
     return found
 
 
-cdef Extent *sort(Extent *extents, Extent *spare, Py_ssize_t size) noexcept nogil:
-    """Sort by the lower end: merge runs that are in order already, up or down.
-
-    Returns where the result is, which is `extents` or `spare`.
-    """
-    cdef Py_ssize_t a, b, c, at, first, second, runs = 2
-    cdef Extent *other
-    # Turn round what runs downwards.
-    a = 0
-    while a < size:
-        b = a + 1
-        while b < size and extents[b].low < extents[b - 1].low:
-            b += 1
-        for c in range((b - a) // 2):
-            spare[0] = extents[a + c]
-            extents[a + c] = extents[b - 1 - c]
-            extents[b - 1 - c] = spare[0]
-        a = b
-    while runs > 1:
-        runs = at = 0
-        while at < size:
-            # Two runs: from a to b and from b to c.
-            a = at
-            b = end_of_run(extents, a, size)
-            c = end_of_run(extents, b, size)
-            runs += 1
-            first, second = a, b
-            while at < c:
-                if second == c or (first < b and extents[first].low <= extents[second].low):
-                    spare[at] = extents[first]
-                    first += 1
-                else:
-                    spare[at] = extents[second]
-                    second += 1
-                at += 1
-        other = extents
-        extents = spare
-        spare = other
-    return extents
-
-
-cdef inline Py_ssize_t end_of_run(
-    const Extent *extents, Py_ssize_t start, Py_ssize_t size
+cdef Extent *sort(
+    Extent *extents, Extent *spare, Py_ssize_t size, uintptr_t lowest, uintptr_t highest
 ) noexcept nogil:
-    if start >= size:
-        return size
-    start += 1
-    while start < size and extents[start - 1].low <= extents[start].low:
-        start += 1
-    return start
+    """Sort by the lower end, digit by digit; the result is in `extents` or in `spare`.
+
+    Places within 16 bytes are one, because memory is allocated so: of arrays that begin
+    nearer to each other than that, it may seem that they overlap.
+    """
+    cdef Py_ssize_t[DIGITS] place
+    cdef Py_ssize_t k, digit, before, here
+    cdef int shift = 4
+    while (highest - lowest) >> shift > 0:
+        for digit in range(DIGITS):
+            place[digit] = 0
+        for k in range(size):
+            place[((extents[k].low - lowest) >> shift) % DIGITS] += 1
+        before = 0
+        for digit in range(DIGITS):
+            here = place[digit]
+            place[digit] = before
+            before += here
+        for k in range(size):
+            digit = ((extents[k].low - lowest) >> shift) % DIGITS
+            spare[place[digit]] = extents[k]
+            place[digit] += 1
+        extents, spare = spare, extents
+        shift += 11
+    return extents
