@@ -11,7 +11,7 @@ from bench import kernels, models, peers, report, training
 
 HELP = "measure everything, and put the figures into README.md and bench/README.md"
 DESCRIPTION = """\
-Run the main job and the jobs kernels, models and peers (about half an hour), and put their tables
+Run the main job and the jobs kernels, models and peers (about ten minutes), and put their tables
 and one picture into README.md and bench/README.md, so that no figure there is typed by hand.
 A table goes where the document has a line '<!-- from FILE -->' before a block of text.
 """
