@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
@@ -18,8 +19,9 @@ from threadpoolctl import threadpool_limits
 import zdlfast
 from bench import kernels, plots, report, updates
 from bench.equality import differences, different_bits
-from bench.network import Digits, Network
 from zdlfast import reference
+from zdlfast.datasets import Split, load_digits
+from zdlfast.nn import Normal, Sequential, SoftmaxCrossEntropy, dense_network
 
 HELP = "a whole training with each optimizer, and the share of the update in it"
 DESCRIPTION = """\
@@ -47,10 +49,10 @@ measured until then
 """
 OPTIMIZERS = zdlfast.optimizers.__all__
 STEPS, QUICK_STEPS = 500, 100
-# The article's settings.
-BATCH, LR, SEED = 100, 0.001, 8
+# The article's settings; its gradient is of the sum over a batch.
+SIZES, STD, BATCH, LR, SEED = (784, 200, 200, 10), 0.01, 100, 0.001, 8
 # Of the updates alone that the main job shows.
-SIZES, SECONDS = [1_000, 1_000_000], 0.2
+ELEMENTS, SECONDS = [1_000, 1_000_000], 0.2
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Side:
     """One of the two trainings: its network and what was measured on it."""
 
     optimizer: Any
-    network: Network
+    network: Sequential
     losses: list[float] = field(default_factory=list)
     update_seconds: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
@@ -83,11 +85,11 @@ class Side:
 
     def step(self, x: np.ndarray, t: np.ndarray) -> None:
         start = perf_counter()
-        loss, grads = self.network.gradient(x, t)
+        grads = self.network.gradient(x, t)
         middle = perf_counter()
         self.optimizer.update(self.network.params, grads)
         end = perf_counter()
-        self.losses.append(loss)
+        self.losses.append(self.network.batch_loss / len(x))
         self.update_seconds.append(end - middle)
         self.step_seconds.append(end - start)
 
@@ -152,7 +154,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
 def main_job(options: argparse.Namespace, console: Console) -> int:
     """The training, and a short table of the updates alone."""
-    return _run("bench", options, console, kernels.make_cases(SIZES, [options.dtype]))
+    return _run("bench", options, console, kernels.make_cases(ELEMENTS, [options.dtype]))
 
 
 def _run(
@@ -228,21 +230,27 @@ def table(results: list[Result], title: str) -> Table:
 
 def train_all(dtype: str, steps: int, step: report.Step) -> Iterator[Result]:
     """Train with every optimizer, with one BLAS thread: more make the times of a step jump."""
-    data = Digits(dtype)
+    data = load_digits(size=28, one_hot=True, dtype=dtype)
     with threadpool_limits(1):
         for name in OPTIMIZERS:
             yield train(name, data, steps, step)
 
 
-def train(name: str, data: Digits, steps: int, advance: report.Step) -> Result:
+def make_network(dtype: DTypeLike) -> Sequential:
+    """The article's network, with the same initial weights at every call."""
+    loss = SoftmaxCrossEntropy("sum")
+    return dense_network(*SIZES, init=Normal(STD), rng=SEED, dtype=dtype, loss=loss)
+
+
+def train(name: str, data: Split, steps: int, advance: report.Step) -> Result:
     """Train the network twice with the optimizer of this name, from the same weights.
 
     Parameters
     ----------
     name : str
         A class of `zdlfast` and of `zdlfast.reference`.
-    data : Digits
-        What is learned; its dtype is the network's too.
+    data : tuple
+        What is learned, as `load_digits` gives it; its dtype is the network's too.
     steps : int
         Mini-batches of 100 images, drawn with replacement.
     advance : callable
@@ -253,17 +261,17 @@ def train(name: str, data: Digits, steps: int, advance: report.Step) -> Result:
     Result
         With a line in `differences` for whatever is not equal bit for bit.
     """
-    dtype = data.x_train.dtype
-    numpy = Side(getattr(reference, name)(lr=LR), Network(dtype, SEED))
-    fast = Side(getattr(zdlfast, name)(lr=LR), Network(dtype, SEED))
+    (x_train, t_train), (x_test, t_test) = data
+    numpy = Side(getattr(reference, name)(lr=LR), make_network(x_train.dtype))
+    fast = Side(getattr(zdlfast, name)(lr=LR), make_network(x_train.dtype))
     rng = np.random.default_rng(SEED)
     for step in range(steps):
         advance(name)
-        batch = rng.integers(0, len(data.x_train), BATCH)
-        x, t = data.x_train[batch], data.t_train[batch]
+        batch = rng.integers(0, len(x_train), BATCH)
+        x, t = x_train[batch], t_train[batch]
         for side in (numpy, fast) if step % 2 else (fast, numpy):
             side.step(x, t)
-    accuracy = fast.network.accuracy(data.x_test, data.t_test)
+    accuracy = fast.network.accuracy(x_test, t_test)
     return Result(name, numpy, fast, accuracy, _differences(numpy, fast))
 
 

@@ -15,7 +15,6 @@ sys.path.append(str(Path(__file__).parents[1]))
 import zdlfast
 from bench import __main__ as command
 from bench import kernels, models, peer, peers, readme, report, training, updates
-from bench.network import Digits, Network
 from bench.timing import Run, interleave, quartiles
 from bench.training import OPTIMIZERS
 
@@ -26,7 +25,7 @@ PNG = b"\x89PNG"
 def small(monkeypatch):
     """The same jobs, with less to do."""
     monkeypatch.setattr(training, "QUICK_STEPS", 5)
-    monkeypatch.setattr(training, "SIZES", [10, 100])
+    monkeypatch.setattr(training, "ELEMENTS", [10, 100])
     monkeypatch.setattr(training, "SECONDS", 0.001)
     monkeypatch.setattr(kernels, "QUICK_SIZES", [7, 1000])
     monkeypatch.setattr(kernels, "QUICK_SECONDS", 0.001)
@@ -453,34 +452,3 @@ def test_it_runs_as_a_module():
     )
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m bench")
-
-
-# ------------------------------------------------------------------ the workload
-
-
-def test_the_network_has_the_gradient_of_its_loss():
-    data, network = Digits(np.float64), Network(np.float64, seed=1)
-    x, t = data.x_train[:7], data.t_train[:7]
-    for value in network.params.values():
-        value *= 5  # away from the flat start
-    _, grads = network.gradient(x, t)
-    rng = np.random.default_rng(0)
-    for key, value in network.params.items():
-        for index in rng.integers(0, value.size, 4):
-            slope = []
-            for h in (1e-5, -1e-5):
-                value.flat[index] += h
-                slope.append(7 * network.gradient(x, t)[0])
-                value.flat[index] -= h
-            numeric = (slope[0] - slope[1]) / 2e-5
-            assert grads[key].flat[index] == pytest.approx(numeric, rel=1e-4, abs=1e-6)
-
-
-def test_the_data_is_split_and_scaled():
-    data = Digits(np.float32)
-    assert data.x_train.shape == (1500, 784)
-    assert data.x_test.shape == (297, 784)
-    assert data.x_train.dtype == data.t_train.dtype == np.float32
-    assert data.x_train.min() == 0.0
-    assert data.x_train.max() == 1.0
-    assert np.all(data.t_test.sum(axis=1) == 1)

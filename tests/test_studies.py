@@ -1,0 +1,225 @@
+"""The studies: each runs by its command, and finds the numbers that are known."""
+
+import importlib
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from zdlfast.nn import Affine
+from zdlfast.studies import NAMES, bias_correction, hyperparameters, initialization, trajectories
+from zdlfast.studies import __main__ as command
+from zdlfast.studies._study import Setup, smooth
+
+QUICK = {
+    "optimizers": {"QUICK_STEPS": 20, "QUICK_SEEDS": 2},
+    "minibatch": {"QUICK_STEPS": 30, "CHECKED": 20},
+    "initialization": {"QUICK_STEPS": 20},
+    "batchnorm": {"QUICK_EPOCHS": 1},
+    "regularization": {"QUICK_EPOCHS": 3},
+    "hyperparameters": {"QUICK_SIDE": 3, "QUICK_EPOCHS": 1, "FIRST": 4},
+}
+
+
+def study(name):
+    return importlib.import_module(f"zdlfast.studies.{name}")
+
+
+def run(monkeypatch, *args):
+    monkeypatch.setattr(sys, "argv", ["studies", *map(str, args)])
+    return command.main()
+
+
+# ------------------------------------------------------------------ the command
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_study_prints_a_finding_and_saves_picture_and_numbers(
+    monkeypatch, tmp_path, capsys, name
+):
+    for setting, value in QUICK.get(name, {}).items():
+        monkeypatch.setattr(study(name), setting, value)
+    assert run(monkeypatch, name, "--quick", "--seed", 3, "--out", tmp_path / "new") == 0
+    printed = capsys.readouterr().out
+    assert study(name).SUMMARY.split()[0] in printed
+    assert (tmp_path / f"new/{name}.png").read_bytes().startswith(b"\x89PNG")
+    saved = json.loads((tmp_path / f"new/{name}.json").read_text())
+    assert saved["study"] == name
+    assert saved["settings"] == {"seed": 3, "data": "digits", "quick": True}
+    assert saved["finding"].split()[0] in printed
+    assert saved["result"]
+
+
+def test_without_a_name_they_are_listed(monkeypatch, capsys):
+    assert run(monkeypatch) == 0
+    printed = capsys.readouterr().out
+    for name in NAMES:
+        assert name in printed
+        assert study(name).SUMMARY in " ".join(printed.split())
+
+
+def test_help_names_the_studies_and_options(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run(monkeypatch, "--help")
+    printed = capsys.readouterr().out
+    for word in (*NAMES, "--out", "--seed", "--data", "--quick", "all"):
+        assert word in printed
+
+
+def test_all_runs_all(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(command, "run", lambda name, *args: ran.append(name))
+    assert run(monkeypatch, "all", "--out", tmp_path) == 0
+    assert ran == NAMES
+
+
+def test_a_wrong_name_or_folder_is_told(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "nonsense")
+    assert "nonsense" in capsys.readouterr().err
+    assert run(monkeypatch, "minibatch", "--quick", "--data", tmp_path, "--out", tmp_path) == 1
+    assert "train-images-idx3-ubyte" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, tmp_path, capsys):
+    def interrupted(setup):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trajectories, "compute", interrupted)
+    assert run(monkeypatch, "trajectories", "--out", tmp_path) == 130
+    assert "interrupted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["minibatch", "optimizers"])
+def test_the_same_seed_gives_the_same_numbers(monkeypatch, name):
+    for setting, value in QUICK[name].items():
+        monkeypatch.setattr(study(name), setting, value)
+    first, second, other = (study(name).compute(Setup(seed, quick=True)) for seed in (1, 1, 2))
+    for key, losses in first.losses.items():
+        assert np.array_equal(losses, second.losses[key])
+        assert not np.array_equal(losses, other.losses[key])
+
+
+def test_numbers_become_json():
+    values = {"a": np.arange(2), 1: (np.float32(0.5), math.inf, "x", None, True)}
+    assert command.plain(values) == {"a": [0, 1], "1": [0.5, None, "x", None, True]}
+
+
+def test_smoothing_takes_the_mean_of_neighbours():
+    assert smooth(np.array([0.0, 3.0, 6.0]), 3).tolist() == [1.5, 3.0, 4.5]
+    assert smooth(np.ones(4), 10).tolist() == [1.0] * 4
+
+
+# ------------------------------------------------------------------ what they find
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "crossings"),
+    [
+        ("SGD", (-0.3503929957523197, 0.0847823165504322), 30),
+        ("Momentum", (0.896413858493733, 0.08808560171506971), 4),
+        ("Nesterov", (0.6896149016966209, -0.0006799058361171969), None),
+        ("AdaGrad", (-0.12016232231416045, 2.486e-17), 0),
+        ("RMSprop", (-0.15391, 3.0e-17), None),
+        ("Adam", (0.13600685239498186, 0.31824537553721943), None),
+    ],
+)
+def test_trajectories_end_where_they_should(name, end, crossings):
+    path = trajectories.compute(Setup()).paths[name]
+    assert path.shape == (31, 2)
+    assert tuple(path[0]) == (-7.0, 2.0)
+    tolerance = 1e-5 if name == "RMSprop" else 1e-12
+    assert path[-1] == pytest.approx(end, abs=tolerance)
+    if crossings is not None:
+        assert np.count_nonzero(np.diff(np.sign(path[:, 1]))) == crossings
+
+
+def test_the_bias_correction_needs_its_power():
+    result = bias_correction.compute(Setup())
+    heights = [float(trajectories.valley(*path[-1])) for path in result.paths.values()]
+    assert heights == pytest.approx([0.1022, 0.1476], abs=5e-5)
+    true, prose = result.paths.values()
+    assert np.array_equal(true[:1], prose[:1])
+    assert true[1] == pytest.approx(prose[1], rel=1e-12)
+    assert np.abs(true - prose).max() == pytest.approx(3.15, abs=0.005)
+
+
+def test_initial_weights_make_the_activations_that_are_known(monkeypatch):
+    monkeypatch.setattr(initialization, "STEPS", 1)
+    result = initialization.compute(Setup(seed=0))
+    assert result.at_the_ends["std 1"] == pytest.approx(0.498, abs=5e-4)
+    assert result.in_the_middle["std 0.01"] == 1.0
+    sigmoid, relu = (
+        {label: stds[-1] for label, stds in result.stds[name].items()}
+        for name in ("sigmoid", "ReLU")
+    )
+    assert sigmoid["std 0.01"] == pytest.approx(0.0115, abs=5e-5)
+    assert sigmoid["Xavier"] == pytest.approx(0.116, abs=5e-4)
+    assert relu["std 0.01"] == pytest.approx(2e-6, abs=5e-7)
+    assert relu["Xavier"] == pytest.approx(0.177, abs=5e-4)
+    assert relu["He"] == pytest.approx(1.00, abs=5e-3)
+    assert result.zero_rank == 1
+    for shares in result.histograms["tanh"].values():
+        np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+
+
+# ------------------------------------------------------------------ searches
+
+
+def test_a_failed_trial_is_recorded_and_does_not_end_the_search(monkeypatch):
+    (x, t), _ = Setup().images
+    trial = hyperparameters.train(x[:200], t[:200], 1, 0, lr=-1.0, weight_decay=0.0)
+    assert trial.accuracy is None
+    assert trial.error == "ValueError: lr must be >= 0 and finite, got -1.0"
+    diverged = hyperparameters.train(x[:200], t[:200], 3, 0, lr=1e200, weight_decay=0.0)
+    assert diverged.accuracy is None
+    assert diverged.error
+    trials = hyperparameters.run(
+        Setup(quick=True), [{"lr": -1.0, "weight_decay": 0.0}, {"lr": 0.1, "weight_decay": 0.0}]
+    )
+    assert [trial.accuracy is None for trial in trials] == [True, False]
+    assert len(hyperparameters.propose(trials, 2, np.random.default_rng(0))) == 2
+
+
+def test_all_searches_have_the_same_budget(monkeypatch):
+    for setting, value in QUICK["hyperparameters"].items():
+        monkeypatch.setattr(hyperparameters, setting, value)
+    trials = hyperparameters.compute(Setup(quick=True)).trials
+    assert {len(of_search) for of_search in trials.values()} == {9}
+    assert len({trial.lr for trial in trials[hyperparameters.GRID]}) == 3
+    assert len({trial.lr for trial in trials[hyperparameters.RANDOM]}) == 9
+    for of_search in trials.values():
+        for trial in of_search:
+            for name, (low, high) in hyperparameters.RANGES.items():
+                assert low * 0.999 <= getattr(trial, name) <= high * 1.001
+
+
+def test_the_model_finds_the_maximum_of_the_example():
+    models = list(hyperparameters.optimize_example())
+    places = hyperparameters.PLACES
+    highest = places[np.argmax(hyperparameters.example(places))]
+    last = models[-1]
+    assert len(last.x) == hyperparameters.EVALUATIONS
+    assert abs(last.x[np.argmax(last.y)] - highest) <= 0.05
+    for model in models[:-1]:
+        at = np.argmin(np.abs(places - model.following))
+        upper = model.mean + hyperparameters.CAUTION * model.std
+        assert upper[at] == upper.max()
+
+
+def test_trials_run_on_whatever_back_end_joblib_is_told():
+    import joblib
+
+    points = [{"lr": 0.1, "weight_decay": 0.0}] * 2
+    with joblib.parallel_config(backend="threading"):
+        trials = hyperparameters.run(Setup(quick=True), points)
+    assert trials == hyperparameters.run(Setup(quick=True), points)
+
+
+def test_setup_draws_the_same_numbers_for_the_same_purpose():
+    setup = Setup(seed=4)
+    assert setup.rng(1).random() == Setup(seed=4).rng(1).random()
+    assert setup.rng(1).random() != setup.rng(2).random()
+    assert Affine(3, 2, rng=setup.rng(1)).params["W"].shape == (3, 2)

@@ -1,0 +1,98 @@
+"""Gradients by differences, to check those by backpropagation (book 1, section 4.3)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zdlfast.nn.layers import Dropout
+
+if TYPE_CHECKING:
+    from zdlfast.nn.network import Sequential
+
+
+def numerical_gradient(
+    f: Callable[[np.ndarray], float], x: np.ndarray, h: float = 1e-4
+) -> np.ndarray:
+    """The gradient of a function by central differences: ``(f(x + h) - f(x - h)) / 2h``.
+
+    Parameters
+    ----------
+    f : callable
+        Takes the array and returns a number.
+    x : ndarray of float
+        Where. Its elements are changed one at a time while `f` is asked, and are what they were
+        in the end, whatever happens.
+    h : float
+        The distance.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of `x`.
+
+    Raises
+    ------
+    TypeError
+        `x` is no array of floats, in which so small a step would be lost.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+        raise TypeError(f"x must be an array of floats, got {getattr(x, 'dtype', type(x))}")
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        before = x[index]
+        try:
+            x[index] = before + h
+            above = f(x)
+            x[index] = before - h
+            below = f(x)
+        finally:
+            x[index] = before
+        gradient[index] = (above - below) / (2 * h)
+    return gradient
+
+
+def gradient_check(network: Sequential, x: np.ndarray, t: np.ndarray) -> dict[str, float]:
+    """Compare a network's gradients by backpropagation with those by differences.
+
+    The loss is that of training, with the same units dropped at every evaluation. The network is
+    left as it was.
+
+    Parameters
+    ----------
+    network : Sequential
+        In float64: differences of float32 are too coarse.
+    x, t : ndarray
+        A batch; a few samples are enough.
+
+    Returns
+    -------
+    dict of float
+        For each parameter the relative error ``|a - b| / (|a| + |b|)``, by Euclidean norms; 0 if
+        both are 0. Below 1e-6 is good, unless an input of a ReLU happens to be about 0.
+    """
+    network = copy.deepcopy(network)
+    generators = [
+        layer.rng.bit_generator for layer in network.layers if isinstance(layer, Dropout)
+    ]
+    states = [generator.state for generator in generators]
+
+    def drop_the_same() -> None:
+        for generator, state in zip(generators, states, strict=True):
+            generator.state = state
+
+    def loss(_: np.ndarray) -> float:
+        drop_the_same()
+        return network.loss(x, t, training=True)
+
+    drop_the_same()
+    grads = network.gradient(x, t)
+    errors = {}
+    for key, param in network.params.items():
+        expected = numerical_gradient(loss, param)
+        size = np.linalg.norm(grads[key]) + np.linalg.norm(expected)
+        errors[key] = float(np.linalg.norm(grads[key] - expected) / size) if size > 0 else 0.0
+    return errors

@@ -1,0 +1,196 @@
+"""Networks: layers one after the other, with a loss at the end."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from zdlfast.nn.initializers import Initializer
+from zdlfast.nn.layers import Affine, BatchNormalization, Dropout, Layer, ReLU, Seed
+from zdlfast.nn.losses import SoftmaxCrossEntropy
+
+
+class Sequential:
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    *layers : Layer
+        From the input to the scores of the classes.
+    loss : SoftmaxCrossEntropy, optional
+        What training makes small.
+    weight_decay : float
+        The factor λ of the penalty ``λ / 2 * sum(W ** 2)``, which is added to the loss. Weights
+        are decayed, biases and batch normalization are not, as in the book (section 6.4.2).
+
+    Attributes
+    ----------
+    params : dict of ndarray
+        All parameters, by the book's names with the number of the fully connected layer that they
+        belong to: ``W1``, ``b1``, ``gamma1``, ``beta1``, ``W2``… For ``optimizer.update``.
+    batch_loss : float
+        The loss of the batch that `gradient` saw last.
+
+    Raises
+    ------
+    ValueError
+        There is no layer, or the weight decay is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        *layers: Layer,
+        loss: SoftmaxCrossEntropy | None = None,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not layers:
+            raise ValueError("Sequential: expected at least one layer")
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
+            raise ValueError(
+                f"Sequential: weight_decay must be finite and >= 0, got {weight_decay!r}"
+            )
+        self.layers = layers
+        self.last = SoftmaxCrossEntropy() if loss is None else loss
+        self.weight_decay = float(weight_decay)
+        self.batch_loss = math.nan
+        self.params: dict[str, np.ndarray] = {}
+        # Where each parameter lies: its layer, and its name there.
+        self._places: dict[str, tuple[Layer, str]] = {}
+        number = 0
+        for layer in layers:
+            number += isinstance(layer, Affine)
+            for name, value in layer.params.items():
+                key = f"{name}{number}"
+                if key in self.params:
+                    raise ValueError(f"Sequential: two layers have a parameter {key}")
+                self.params[key] = value
+                self._places[key] = layer, name
+
+    def predict(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """The scores of a batch, one column per class.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, inputs)
+            One row per sample.
+        training : bool
+            Whether layers behave as in training.
+
+        Raises
+        ------
+        ValueError
+            The batch is empty, of another shape, or holds NaN or infinity.
+        """
+        x = np.asarray(x)
+        if x.ndim == 0 or len(x) == 0:
+            raise ValueError(f"the batch x is empty: it has shape {x.shape}")
+        if not np.all(np.isfinite(x)):
+            raise ValueError("the batch x holds NaN or infinity, expected finite numbers")
+        # One dtype all the way: that of the parameters.
+        if self.params:
+            x = x.astype(next(iter(self.params.values())).dtype, copy=False)
+        for layer in self.layers:
+            x = layer.forward(x, training)
+        return x
+
+    def loss(self, x: np.ndarray, t: np.ndarray, training: bool = False) -> float:
+        """The loss of a batch, with the penalty of the weight decay.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, inputs)
+            One row per sample.
+        t : ndarray, shape (n,) or (n, classes)
+            Labels as whole numbers, or one-hot.
+        training : bool
+            Whether layers behave as in training.
+        """
+        loss = self.last.forward(self.predict(x, training), t)
+        if self.weight_decay:
+            for layer, name in self._places.values():
+                if name in layer.decays:
+                    weights = layer.params[name]
+                    loss += 0.5 * self.weight_decay * float(np.sum(weights * weights))
+        return loss
+
+    def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
+        """The gradient of the loss in training by every parameter, by backpropagation.
+
+        Parameters are as for `loss`.
+
+        Returns
+        -------
+        dict of ndarray
+            Of the keys of `params`. The arrays are new ones at every call.
+        """
+        self.batch_loss = self.loss(x, t, training=True)
+        dout = self.last.backward()
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+        grads = {}
+        for key, (layer, name) in self._places.items():
+            grads[key] = layer.grads[name]
+            if self.weight_decay and name in layer.decays:
+                grads[key] = grads[key] + self.weight_decay * layer.params[name]
+        return grads
+
+    def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
+        """The share of samples whose highest score is that of their label."""
+        t = np.asarray(t)
+        labels = t.argmax(axis=1) if t.ndim == 2 else t
+        return float(np.mean(self.predict(x).argmax(axis=1) == labels))
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+
+def dense_network(
+    *sizes: int,
+    activation: type[Layer] = ReLU,
+    init: Initializer | None = None,
+    batch_normalization: bool = False,
+    dropout: float = 0.0,
+    rng: Seed = None,
+    dtype: DTypeLike = np.float64,
+    loss: SoftmaxCrossEntropy | None = None,
+    weight_decay: float = 0.0,
+) -> Sequential:
+    """Fully connected layers with an activation between them: the book's MultiLayerNet.
+
+    Parameters
+    ----------
+    *sizes : int
+        The numbers of inputs, of units of each hidden layer, and of classes.
+    activation : type
+        The layer after each hidden one: `ReLU`, `Sigmoid` or `Tanh`.
+    init : Initializer, optional
+        Of the weights; `He` by default.
+    batch_normalization : bool
+        Whether to normalize between each hidden layer and its activation.
+    dropout : float
+        The share of units to drop after each activation, in [0, 1).
+    rng : numpy.random.Generator or int, optional
+        What draws weights and dropped units, or a seed.
+    dtype, loss, weight_decay
+        As for `Affine` and `Sequential`.
+
+    Examples
+    --------
+    >>> network = dense_network(784, 50, 100, 10, rng=8)
+    >>> sum(value.size for value in network.params.values())
+    45360
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"sizes must be at least inputs and classes, got {sizes}")
+    rng = np.random.default_rng(rng)
+    layers: list[Layer] = []
+    for inputs, outputs in pairwise(sizes[:-1]):
+        layers.append(Affine(inputs, outputs, init, rng=rng, dtype=dtype))
+        if batch_normalization:
+            layers.append(BatchNormalization(outputs, dtype=dtype))
+        layers.append(activation())
+        if dropout:
+            layers.append(Dropout(dropout, rng=rng))
+    layers.append(Affine(sizes[-2], sizes[-1], init, rng=rng, dtype=dtype))
+    return Sequential(*layers, loss=loss, weight_decay=weight_decay)

@@ -1,0 +1,151 @@
+"""Training: epochs of mini-batches, with a record of how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from zdlfast._contract import Optimizer
+from zdlfast.nn.layers import Seed
+from zdlfast.nn.network import Sequential
+
+
+@dataclass
+class History:
+    """How a training went.
+
+    Attributes
+    ----------
+    loss : ndarray, shape (steps,)
+        Of every mini-batch, before its update.
+    train_accuracy, test_accuracy : ndarray, shape (epochs,)
+        After every epoch; the second one is empty without data to evaluate on.
+    complete : bool
+        Whether all epochs were trained, and nothing interrupted them.
+    """
+
+    loss: np.ndarray
+    train_accuracy: np.ndarray
+    test_accuracy: np.ndarray
+    complete: bool
+
+
+class Trainer:
+    """Trains a network on mini-batches.
+
+    Parameters
+    ----------
+    network : Sequential
+        What is trained.
+    optimizer : Optimizer
+        Any of `zdlfast` or `zdlfast.reference`.
+    epochs : int
+        How often all samples are used.
+    batch_size : int
+        Samples of one step; the last batch of an epoch has what is left.
+    learning_rate : callable, optional
+        Takes the number of the epoch, from 0, and returns the optimizer's ``lr`` for it.
+    rng : numpy.random.Generator or int, optional
+        What shuffles the samples for every epoch, or a seed.
+    progress : bool
+        Whether to show a progress bar. That takes the package rich; without it there is none.
+
+    Raises
+    ------
+    ValueError
+        A number is less than 1.
+    """
+
+    def __init__(
+        self,
+        network: Sequential,
+        optimizer: Optimizer,
+        *,
+        epochs: int = 10,
+        batch_size: int = 100,
+        learning_rate: Callable[[int], float] | None = None,
+        rng: Seed = None,
+        progress: bool = True,
+    ) -> None:
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"Trainer: {name} must be at least 1, got {value!r}")
+        self.network, self.optimizer = network, optimizer
+        self.epochs, self.batch_size = epochs, batch_size
+        self.learning_rate = learning_rate
+        self.rng = np.random.default_rng(rng)
+        self.progress = progress
+
+    def fit(
+        self,
+        x: np.ndarray,
+        t: np.ndarray,
+        evaluate: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> History:
+        """Train on these samples.
+
+        Parameters
+        ----------
+        x, t : ndarray
+            Samples and their labels, one row each.
+        evaluate : tuple of ndarray, optional
+            Further samples and labels, to measure the accuracy on after every epoch.
+
+        Returns
+        -------
+        History
+            Of all that was done, also if Ctrl-C ended it.
+
+        Raises
+        ------
+        ValueError
+            There are not as many labels as samples, or none at all.
+        """
+        x, t = np.asarray(x), np.asarray(t)
+        if x.ndim == 0 or t.ndim == 0 or len(x) == 0 or len(x) != len(t):
+            raise ValueError(
+                f"Trainer: expected as many labels as samples, and at least one, got x of shape "
+                f"{x.shape} and t of shape {t.shape}"
+            )
+        losses: list[float] = []
+        accuracies: tuple[list[float], list[float]] = [], []
+        complete = True
+        steps = -(-len(x) // self.batch_size)
+        try:
+            with _bar(self.epochs * steps, self.progress) as advance:
+                for epoch in range(self.epochs):
+                    if self.learning_rate is not None:
+                        self.optimizer.lr = self.learning_rate(epoch)
+                    order = self.rng.permutation(len(x))
+                    for start in range(0, len(x), self.batch_size):
+                        batch = order[start : start + self.batch_size]
+                        grads = self.network.gradient(x[batch], t[batch])
+                        self.optimizer.update(self.network.params, grads)
+                        losses.append(self.network.batch_loss)
+                        advance()
+                    accuracies[0].append(self.network.accuracy(x, t))
+                    if evaluate is not None:
+                        accuracies[1].append(self.network.accuracy(*evaluate))
+        except KeyboardInterrupt:
+            complete = False
+        return History(
+            np.array(losses), np.array(accuracies[0]), np.array(accuracies[1]), complete
+        )
+
+
+@contextmanager
+def _bar(steps: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar, as a function that advances it."""
+    try:
+        if not shown:
+            raise ImportError
+        from rich.progress import Progress
+    except ImportError:
+        yield lambda: None
+        return
+    with Progress(transient=True) as progress:
+        task = progress.add_task("training", total=steps)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,92 @@
+"""Paths of the optimizers down a long valley (book 1, section 6.1; the Momentum article)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import zdlfast
+from zdlfast._contract import Optimizer
+from zdlfast.studies._study import Report, Setup, make_figure
+
+SUMMARY = "paths of all optimizers down the valley x²/20 + y²"
+
+START, STEPS = (-7.0, 2.0), 30
+OPTIONS = {
+    "SGD": {"lr": 0.95},
+    "Momentum": {"lr": 0.1},
+    "Nesterov": {"lr": 0.1},
+    "AdaGrad": {"lr": 1.5},
+    "RMSprop": {"lr": 0.3, "decay_rate": 0.9},
+    "Adam": {"lr": 0.3},
+}
+
+
+def valley(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray | float:
+    return x**2 / 20.0 + y**2
+
+
+def slope(x: float, y: float) -> dict[str, float]:
+    return {"x": x / 10.0, "y": 2.0 * y}
+
+
+@dataclass
+class Result:
+    """For each optimizer its path, one row (x, y) for the start and for every step."""
+
+    paths: dict[str, np.ndarray]
+
+
+def compute(setup: Setup) -> Result:
+    paths: dict[str, np.ndarray] = {}
+    for name, options in OPTIONS.items():
+        setup.step(name, len(paths) / len(OPTIONS))
+        paths[name] = follow(getattr(zdlfast, name)(**options))
+    return Result(paths)
+
+
+def follow(optimizer: Optimizer) -> np.ndarray:
+    """The path of an optimizer, one row (x, y) for the start and for every step."""
+    # Python floats, as in the article: they are replaced in the dict, not changed in place.
+    params = {"x": START[0], "y": START[1]}
+    path = [START]
+    for _ in range(STEPS):
+        optimizer.update(params, slope(params["x"], params["y"]))
+        path.append((float(params["x"]), float(params["y"])))
+    return np.array(path)
+
+
+def describe(result: Result) -> Report:
+    rows = []
+    for name, path in result.paths.items():
+        x, y = path[-1]
+        turns = int(np.count_nonzero(np.diff(np.sign(path[:, 1])) != 0))
+        length = float(np.hypot(*np.diff(path, axis=0).T).sum())
+        rows.append(
+            [name, f"{x:.4f}", f"{y:.4f}", f"{valley(x, y):.4f}", str(turns), f"{length:.1f}"]
+        )
+    return Report(
+        ["optimizer", "x", "y", "height", "crossings", "length"],
+        rows,
+        "SGD zigzags across the valley, because the slope does not point to the minimum. Momentum "
+        "and Nesterov roll along it; AdaGrad, RMSprop and Adam damp the steep direction, and so "
+        "hardly cross it.",
+    )
+
+
+def draw(result: Result) -> Figure:
+    figure = make_figure(13, 8, f"{STEPS} steps down x²/20 + y² from {START}")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
+    x, y = np.meshgrid(np.linspace(-10, 10, 201), np.linspace(-4, 4, 161))
+    for ax, (name, path) in zip(axes.flat, result.paths.items(), strict=True):
+        ax.contour(x, y, valley(x, y), levels=20, colors="#bbbbbb", linewidths=0.7)
+        ax.plot(*path.T, "o-", color="#d1495b", markersize=3.5, linewidth=1.2)
+        ax.plot(0, 0, "+", color="black", markersize=12)
+        ax.set_title(f"{name}, lr {OPTIONS[name]['lr']:g}", fontsize=12)
+        ax.set_xlim(-10, 10)
+        ax.set_ylim(-4, 4)
+    figure.supxlabel("x")
+    figure.supylabel("y")
+    return figure
