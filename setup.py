@@ -1,6 +1,7 @@
 """The extension modules and their flags; everything else is in pyproject.toml."""
 
-import platform
+import os
+import re
 import sys
 import sysconfig
 
@@ -8,7 +9,11 @@ import numpy
 from setuptools import Extension, setup
 
 windows = sys.platform == "win32"
-x86_64 = platform.machine().lower() in ("x86_64", "amd64")
+# What is built for, which need not be what is built on: macOS names it in ARCHFLAGS. Code for
+# two at once ("universal2") takes the flags that both have.
+archs = set(re.findall(r"-arch\s+(\S+)", os.environ.get("ARCHFLAGS", "")))
+archs = archs or {sysconfig.get_platform().rsplit("-", 1)[-1]}
+x86_64 = archs <= {"x86_64", "amd64"}
 # One binary for all of CPython >= 3.11, where the limited API exists.
 abi3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 

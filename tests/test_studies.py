@@ -108,8 +108,8 @@ def test_numbers_become_json():
 
 
 def test_smoothing_takes_the_mean_of_neighbours():
-    assert smooth(np.array([0.0, 3.0, 6.0]), 3).tolist() == [1.5, 3.0, 4.5]
-    assert smooth(np.ones(4), 10).tolist() == [1.0] * 4
+    smoothed = smooth(np.array([0.0, 3.0, 6.0, 9.0]), 3)
+    np.testing.assert_allclose(smoothed, [np.nan, 3.0, 6.0, np.nan])
 
 
 # ------------------------------------------------------------------ what they find
@@ -177,7 +177,7 @@ def test_a_failed_trial_is_recorded_and_does_not_end_the_search(monkeypatch):
     assert diverged.accuracy is None
     assert diverged.error
     trials = hyperparameters.run(
-        Setup(quick=True), [{"lr": -1.0, "weight_decay": 0.0}, {"lr": 0.1, "weight_decay": 0.0}]
+        Setup(quick=True), [{"lr": 1e200, "weight_decay": 1e-8}, {"lr": 0.1, "weight_decay": 1e-8}]
     )
     assert [trial.accuracy is None for trial in trials] == [True, False]
     assert len(hyperparameters.propose(trials, 2, np.random.default_rng(0))) == 2

@@ -72,8 +72,9 @@ def make_figure(width: float, height: float, title: str) -> Figure:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean over so many neighbours; at the ends over those that there are."""
-    kernel = np.ones(min(window, len(values)))
-    count = np.convolve(np.ones(len(values)), kernel, "same")
-    smoothed: np.ndarray = np.convolve(values, kernel, "same") / count
+    """The mean over so many neighbours; NaN at the ends, where there are not as many."""
+    window = min(window, len(values))
+    smoothed: np.ndarray = np.convolve(values, np.ones(window) / window, "same")
+    missing = window // 2
+    smoothed[:missing] = smoothed[len(values) - missing :] = np.nan
     return smoothed

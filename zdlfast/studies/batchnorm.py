@@ -69,12 +69,12 @@ def describe(result: Result) -> Report:
         rows,
         f"With it, accuracy is higher for {better} of {len(rows)} sizes of weights, from "
         f"{final[WITH].min():.0%} to {final[WITH].max():.0%}; without it the network learns for "
-        f"{learned} of them. It makes learning insensitive to the initial weights.",
+        f"{learned} of them: batch normalization widens the range of weights to start from.",
     )
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(13, 11, f"784-100x5-10, {SAMPLES} images, SGD with lr {LR}")
+    figure = make_figure(13, 11, f"784-100x5-10, {SAMPLES:,} images, SGD with lr {LR}")
     axes = figure.subplots(4, 4, sharex=True, sharey=True)
     for i, (ax, scale) in enumerate(zip(axes.flat, result.scales, strict=True)):
         for name, of_scales in result.accuracies.items():
@@ -85,5 +85,5 @@ def draw(result: Result) -> Figure:
         ax.set_ylim(0, 1.03)
     figure.supxlabel("epoch")
     figure.supylabel("accuracy on the training images")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

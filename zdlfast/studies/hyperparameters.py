@@ -197,14 +197,16 @@ def describe(result: Result) -> Report:
         failed = sum(trial.accuracy is None for trial in trials)
         rows.append([name, str(len(trials)), str(failed), str(good), f"{best.accuracy or 0:.1%}",
                      f"{best.lr:.2g}", f"{best.weight_decay:.1g}"])  # fmt: skip
+    best_search = max(result.trials, key=lambda name: best_so_far(result.trials[name])[-1])
     last = result.example[-1]
     place = float(last.x[np.argmax(last.y)])
     return Report(
         ["search", "trials", "failed", "80% and more", "best", "lr", "weight decay"],
         rows,
-        "A grid spends most trials on few learning rates, a random search tries a new one each "
-        "time, and the model spends its trials where it expects good ones. In the example it "
-        f"finds the maximum of the function at {place:.2f} with {len(last.x)} evaluations.",
+        f"A grid tries {len({trial.lr for trial in result.trials[GRID]})} learning rates with as "
+        "many trials as the others take to try a new one each time; the model spends its trials "
+        f"where it expects good ones. Best of all here: {best_search}. In the example, the model "
+        f"has the maximum of the function at {place:.2f} after {len(last.x)} evaluations.",
     )
 
 
@@ -214,7 +216,7 @@ def draw(result: Result) -> Figure:
     ax = top.subplots()
     for name, trials in result.trials.items():
         ax.step(np.arange(1, len(trials) + 1), best_so_far(trials), where="post", label=name,
-                linewidth=2)  # fmt: skip
+                linewidth=5 if name == RANDOM else 2)  # fmt: skip
     ax.set_xlabel("trials")
     ax.set_ylabel("best validation accuracy so far")
     ax.legend(loc="lower right")

@@ -98,7 +98,7 @@ def describe(result: Result) -> Report:
         f"On one batch the loss falls smoothly, but that batch is all that is learned; fresh ones "
         f"({result.distinct:,} different images) make it shaky and the network good. By "
         f"differences all gradients would have taken {hours:.1f} hours, by backpropagation they "
-        f"took {result.seconds_backpropagation:.1f} s; {CHECKED} of them differ by "
+        f"took {1000 * result.seconds_backpropagation:,.0f} ms; {CHECKED} of them differ by "
         f"{result.largest_difference:.0e} at most.",
     )
 

@@ -15,7 +15,7 @@ from zdlfast.studies._study import Report, Setup, make_figure
 SUMMARY = "overfitting on 300 images, with and without weight decay and dropout"
 
 SIZES, SAMPLES, BATCH, LR = (784, 100, 100, 100, 100, 100, 100, 10), 300, 100, 0.01
-EPOCHS, QUICK_EPOCHS = 200, 60
+EPOCHS, QUICK_EPOCHS = 300, 60
 OPTIONS: dict[str, dict[str, Any]] = {
     "neither": {},
     "weight decay 0.1": {"weight_decay": 0.1},
