@@ -1,4 +1,4 @@
-"""One library in a process of its own: ``python -m bench.peer NAME THREADS``.
+"""One library in a process of its own, which `bench.peers` starts.
 
 Each function below is Adam on one float32 array, as a user of that library would write it. The
 process obeys commands, one JSON object per line:
@@ -252,7 +252,3 @@ def serve(name: str, threads: int) -> None:
             answer["error"] = f"{type(error).__name__}: {first_line}"
             answer["missing"] = isinstance(error, ModuleNotFoundError)
         print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))

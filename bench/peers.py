@@ -52,7 +52,9 @@ ARRAYS = 8
 # After a step, OpenMP's threads look out for another one for some milliseconds, and would
 # disturb the next process.
 REST = 0.01
-FOLDER = Path(__file__).parents[1]
+# Like python -m bench.peer, from any folder and with the zdlfast that is installed.
+START = f"""import sys; sys.path.append({str(Path(__file__).parents[1])!r})
+from bench.peer import serve; serve(sys.argv[1], int(sys.argv[2]))"""
 
 
 class Process:
@@ -68,8 +70,7 @@ class Process:
         # DeepSpeed finds its compiler's helper, ninja, beside Python.
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.peer", name, count],
-            cwd=FOLDER,
+            [sys.executable, "-c", START, name, count],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -442,10 +442,15 @@ def test_readme_leaves_the_documents_alone_if_a_job_fails(monkeypatch, tmp_path)
     assert "Adam" in document.read_text("utf-8")
 
 
-def test_it_runs_as_a_module():
+def test_it_runs_as_a_module(tmp_path):
+    root = str(Path(__file__).parents[1])
+    code = (
+        f"import runpy, sys; sys.path.append({root!r}); sys.argv = ['bench', '--help']\n"
+        "runpy.run_module('bench', run_name='__main__')"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--help"],
-        cwd=Path(__file__).parents[1],
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,
