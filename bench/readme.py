@@ -9,10 +9,10 @@ from rich.console import Console
 
 from bench import kernels, models, peers, report, training
 
-HELP = "measure everything, and put the figures into README.md and bench/README.md"
+HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
 Run the main job and the jobs kernels, models and peers (about ten minutes), and put their tables
-and one picture into README.md and bench/README.md, so that no figure there is typed by hand.
+and one picture into both READMEs and bench/README.md, so that no figure there is typed by hand.
 A table goes where the document has a line '<!-- from FILE -->' before a block of text.
 """
 EPILOG = """\
@@ -21,7 +21,7 @@ files in DIR: those of all jobs
 exit status: that of the first job that fails; the documents are left as they were then
 """
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "bench" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "README.ja.md", ROOT / "bench" / "README.md"]
 FIGURES = ROOT / "bench" / "figures"
 BLOCK = re.compile(r"(<!-- from (?P<file>\S+) -->\n```text\n).*?(?=```\n)", re.DOTALL)
 
@@ -38,7 +38,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         document.write_text(paste(document.read_text("utf-8"), options.out), "utf-8")
     for figure in FIGURES.glob("*.png"):
         shutil.copyfile(options.out / figure.name, figure)
-    console.print("README.md and bench/README.md have these figures now")
+    console.print(f"{', '.join(d.name for d in DOCUMENTS)}: these figures now")
     return 0
 
 

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 #: The state of all parameters: None before the first update, then a container like params.
 State = dict[Any, Any] | list[Any] | None
-Params = Mapping[Any, Any] | list[Any]
-Grads = Mapping[Any, Any] | Sequence[Any]
+#: What is updated: an array in place, a number by a new one in the container.
+Parameter = NDArray[Any] | float | np.floating[Any]
+Gradient = NDArray[Any] | float | np.number[Any]
+Params = Mapping[Any, Parameter] | list[NDArray[Any]] | list[float] | list[Parameter]
+Grads = Mapping[Any, Gradient] | Sequence[Gradient]
 
 # A line of the cache, and the size of an array from which on its place in one counts: bytes.
 _LINE = 64
