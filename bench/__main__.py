@@ -1,12 +1,14 @@
 """python -m bench: NumPy against zdlfast, in training and alone, and against others."""
 
 import argparse
+import os
 from pathlib import Path
 from types import ModuleType
 
 from rich.console import Console
 
 from bench import compare, kernels, models, peers, readme, training
+from bench.report import INTERRUPTED
 
 # The jobs beside the main one, which is the training with a short table of the kernels.
 JOBS: dict[str, ModuleType] = {
@@ -22,8 +24,16 @@ JOBS: dict[str, ModuleType] = {
 def main() -> int:
     options = make_parser().parse_args()
     console = Console(highlight=False)
-    options.out.mkdir(parents=True, exist_ok=True)
-    status: int = options.main(options, console)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        if not os.access(options.out, os.W_OK):
+            raise PermissionError(f"nothing can be written to the folder {options.out}")
+        status: int = options.main(options, console)
+    except OSError as error:
+        console.print("error:", error, style="bold red", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return status
 
 

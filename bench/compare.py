@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from bench import report
 from bench.timing import quartiles
@@ -28,13 +29,16 @@ columns of the table:
 
 exit status: 0, or 2 if a file cannot be read
 """
+# What tells one case from another, in the order in which it is shown.
+CASE = ("rule", "dtype", "name")
 
 
 @dataclass(frozen=True)
 class Change:
     """The times of one thing in two runs."""
 
-    what: tuple[str, ...]
+    case: tuple[str, ...]
+    name: str
     old: list[float]
     new: list[float]
 
@@ -64,35 +68,33 @@ def main(options: argparse.Namespace, console: Console) -> int:
     try:
         old, new = load(options.old), load(options.new)
     except ValueError as error:
-        console.print(f"[bold red]error:[/] {error}")
+        console.print("error:", error, style="bold red", markup=False)
         return 2
     for what in ("cpu", "numpy", "python", "zdlfast"):
-        before, after = old["machine"].get(what), new["machine"].get(what)
+        before, after = old.machine.get(what), new.machine.get(what)
         if before != after:
-            console.print(f"[yellow]not the same {what}:[/] {before} and {after}")
+            console.print(f"not the same {what}: {before} and {after}", markup=False)
     changes = match(old, new)
     if not changes:
         console.print("Nothing was measured in both files.")
         return 0
-    headers = ["what", "time of", "old", "new", "new/old", "noise", "moved"]
-    table = report.make_table(f"{options.old} and {options.new}", headers)
-    shown = ""
+    headers = ["time of", "old", "new", "new/old", "noise", "moved"]
+    table = report.make_table("what was measured in both", headers)
+    shown = None
     for change in changes:
-        *case, name = change.what
-        label = " ".join(case)
-        if shown and shown != label:
-            table.add_section()
-        color = {"faster": "green", "slower": "red"}.get(change.moved)
+        if change.case != shown:
+            if shown is not None:
+                table.add_section()
+            table.add_row(Text(" ".join(change.case), style="bold"))
+            shown = change.case
         table.add_row(
-            label if shown != label else "",
-            name,
+            Text(f"  {change.name}"),
             report.duration(quartiles(change.old)[1]),
             report.duration(quartiles(change.new)[1]),
             f"{change.ratio:.2f}",
             f"{change.noise:.0%}",
-            f"[{color}]{change.moved}[/]" if color else "",
+            Text(change.moved, style={"faster": "green", "slower": "red"}.get(change.moved, "")),
         )
-        shown = label
     console.print(table)
     moved = [change.moved for change in changes]
     console.print(
@@ -102,7 +104,15 @@ def main(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def load(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Figures:
+    """What a file says: of which machine, and the samples by case and name."""
+
+    machine: dict[str, Any]
+    times: dict[tuple[tuple[str, ...], str], list[float]]
+
+
+def load(path: Path) -> Figures:
     """Read a file of figures.
 
     Raises
@@ -111,26 +121,29 @@ def load(path: Path) -> dict[str, Any]:
         It cannot be read, or is none.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict) or not {"machine", "results"} <= content.keys():
-        raise ValueError(f"{path} is no file of figures of this benchmark")
-    return content
+    try:
+        machine = dict(content["machine"])
+        times = {
+            (tuple(str(result["case"][key]) for key in CASE if key in result["case"]), name): [
+                float(sample) for sample in measured["samples"]
+            ]
+            for result in content["results"]
+            for name, measured in result["times"].items()
+        }
+        if not all(samples and min(samples) > 0 for samples in times.values()):
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is no file of figures of this benchmark") from None
+    return Figures(machine, times)
 
 
-def match(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+def match(old: Figures, new: Figures) -> list[Change]:
     """The times that are in both files, in the order of the new one."""
-    before, after = _times(old), _times(new)
-    return [Change(what, before[what], after[what]) for what in after if what in before]
-
-
-def _times(content: dict[str, Any]) -> dict[tuple[str, ...], list[float]]:
-    return {
-        (*map(str, (case[key] for key in ("rule", "dtype", "name") if key in case)), name): times[
-            "samples"
-        ]
-        for result in content["results"]
-        for case in [result["case"]]
-        for name, times in result["times"].items()
-    }
+    return [
+        Change(case, name, old.times[case, name], samples)
+        for (case, name), samples in new.times.items()
+        if (case, name) in old.times
+    ]

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         for count in counts
         if (of_count := [r for r in results if r.threads == count])
     ]
-    pictures = ["peers.png"] if results else []
-    for picture in pictures:
-        plots.peers(options.out / picture, results)
+    pictures = {"peers.png": partial(plots.peers, results=results)} if results else {}
     packages = sorted({package for _, packages in PEERS.values() for package in packages})
     settings = {"sizes": sizes, "seconds": seconds, "versions": report.versions(packages)}
     records = [r.record() for r in results]

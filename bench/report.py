@@ -162,7 +162,7 @@ def publish(
     out: Path,
     job: str,
     tables: list[Table],
-    pictures: list[str],
+    pictures: dict[str, Callable[[Path], None]],
     results: list[dict[str, Any]],
     settings: dict[str, Any],
     complete: bool,
@@ -179,8 +179,8 @@ def publish(
         The name of the job.
     tables : list of rich.table.Table
         What to show.
-    pictures : list of str
-        Files that are in the folder already.
+    pictures : dict of callable
+        What draws each file. They are drawn last, when all figures are safe.
     results : list of dict
         Each with its ``case`` and its ``times`` as `times_record` gives them, by which
         `bench.compare` finds them again.
@@ -198,6 +198,8 @@ def publish(
         "settings": settings,
         "results": results,
     }
+    for table in tables:
+        console.print(table)
     (out / f"{job}.json").write_text(json.dumps(content, indent=1) + "\n")
     info = about["zdlfast"]
     lines = [
@@ -206,11 +208,13 @@ def publish(
     ]
     if "versions" in settings:
         lines.append(", ".join(f"{name} {text}" for name, text in settings["versions"].items()))
+    console.print(*lines, sep="\n", markup=False)
     with (out / f"{job}.txt").open("w", encoding="utf-8") as file:
-        for where in (console, Console(file=file, width=100)):
-            where.print(*tables, *lines, sep="\n", highlight=False)
-    files = [f"{job}.json", f"{job}.txt", *pictures]
-    console.print(f"saved in {out}: {', '.join(files)}")
+        Console(file=file, width=100).print(*tables, *lines, sep="\n", markup=False)
+    for file_name, draw in pictures.items():
+        draw(out / file_name)
+    files = ", ".join([f"{job}.json", f"{job}.txt", *pictures])
+    console.print(f"saved in {out}: {files}", markup=False)
 
 
 def finish(

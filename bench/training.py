@@ -5,8 +5,10 @@ meets both alike.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -164,16 +166,16 @@ def _run(
     results, complete = report.collect(
         console, steps * len(OPTIMIZERS), lambda step: train_all(options.dtype, steps, step)
     )
-    tables, pictures = [], []
+    tables: list[Table] = []
+    pictures: dict[str, Callable[[Path], None]] = {}
     title = (
         f"784-200-200-10 on handwritten digits, {options.dtype}, {steps} steps, "
         f"{zdlfast.build_info()['simd']}"
     )
     if results:
         tables.append(table(results, title))
-        pictures = ["losses.png", "ratios.png"]
-        plots.losses(options.out / pictures[0], results, title)
-        plots.ratios(options.out / pictures[1], results, title)
+        pictures["losses.png"] = partial(plots.losses, results=results, title=title)
+        pictures["ratios.png"] = partial(plots.ratios, results=results, title=title)
     alone: list[updates.Result] = []
     if complete:
         alone, complete = report.collect(

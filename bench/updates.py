@@ -238,7 +238,7 @@ def run(
     cases: list[Case],
     seconds: float,
     layout: Layout,
-    draw: Callable[[Path, list[Result], str], None],
+    draw: Callable[..., None],
     options: argparse.Namespace,
     console: Console,
 ) -> int:
@@ -252,13 +252,13 @@ def run(
     results, complete = report.collect(
         console, len(cases), lambda step: measure_all(cases, seconds, step, console.print)
     )
-    tables, pictures = [], []
+    tables: list[Table] = []
+    pictures: dict[str, Callable[[Path], None]] = {}
     for dtype in dict.fromkeys(r.case.dtype for r in results):
         if timed := [r for r in results if r.times and r.case.dtype == dtype]:
             title = f"{layout.title}, {dtype}"
             tables.append(table(timed, layout, title))
-            pictures.append(f"{job}-{dtype}.png")
-            draw(options.out / pictures[-1], timed, title)
+            pictures[f"{job}-{dtype}.png"] = partial(draw, results=timed, title=title)
     records = [record(r) for r in results]
     report.publish(
         console, options.out, job, tables, pictures, records, {"seconds": seconds}, complete

@@ -136,6 +136,33 @@ def test_ctrl_c_at_once_is_no_error(monkeypatch, tmp_path):
         assert bench(monkeypatch, tmp_path, *job) == 130
 
 
+def test_figures_are_saved_before_pictures_are_drawn(monkeypatch, tmp_path, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models.plots, "models", interrupted)
+    assert bench(monkeypatch, tmp_path, "models") == 130
+    assert json.loads((tmp_path / "models.json").read_text())["complete"] is True
+    assert "784-50-100-10" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_none_is_told_at_once(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert bench(monkeypatch, tmp_path / "file", "models") == 2
+    assert "error:" in capsys.readouterr().out
+    (tmp_path / "models.json").mkdir()
+    assert bench(monkeypatch, tmp_path, "models") == 2
+    assert "models.json" in "".join(capsys.readouterr().out.split("\n"))
+
+
+@pytest.mark.parametrize("width", ["80"])
+@pytest.mark.parametrize("job", [[], ["training"], ["kernels"], ["models"]])
+def test_tables_fit_a_terminal(monkeypatch, tmp_path, capsys, job, width):
+    monkeypatch.setenv("COLUMNS", width)
+    assert bench(monkeypatch, tmp_path, *job) == 0
+    assert "…" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("job", [[], *([name] for name in command.JOBS)])
 def test_help_explains(monkeypatch, capsys, job):
     monkeypatch.setattr(sys, "argv", ["bench", *job, "--help"])
@@ -366,7 +393,12 @@ def test_compare_marks_what_moved_by_more_than_the_noise(monkeypatch, tmp_path, 
     )
     assert run_compare(monkeypatch, old, new) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = {word: line for line in lines for word in ("up", "down", "same") if f" {word} " in line}
+    rows = {
+        word: lines[i + 1]
+        for i, line in enumerate(lines)
+        for word in ("up", "down", "same")
+        if line.split() == ["Adam", "float32", word]
+    }
     assert "slower" in rows["up"]
     assert "2.00" in rows["up"]
     assert "faster" in rows["down"]
@@ -387,18 +419,27 @@ def test_compare_reads_what_the_jobs_save(monkeypatch, tmp_path, capsys):
     bench(monkeypatch, tmp_path, "kernels")
     file = str(tmp_path / "kernels.json")
     capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "80")
     assert run_compare(monkeypatch, file, file) == 0
-    assert "0 faster and 0 slower" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 faster and 0 slower" in printed
+    assert "…" not in printed
 
 
-@pytest.mark.parametrize("content", [None, "no JSON", "[]", "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "no JSON", "[]", "{}", '{"machine": null, "results": []}', "[" * 100_000,
+     '{"machine": {}, "results": [{}]}', '{"machine": {}, "results": [{"case": {}, "times": 1}]}',
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": []}}}]}',
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [0]}}}]}'],
+)  # fmt: skip
 def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, content):
     good = figures(tmp_path / "good.json", {"x": [1.0]})
-    bad = tmp_path / "bad.json"
+    bad = tmp_path / "[bold]bad.json"
     if content is not None:
         bad.write_text(content)
     assert run_compare(monkeypatch, good, str(bad)) == 2
-    assert "bad.json" in capsys.readouterr().out
+    assert "[bold]bad.json" in "".join(capsys.readouterr().out.split("\n"))
 
 
 # ------------------------------------------------------------------ the documents

@@ -169,3 +169,16 @@ def test_a_subclass_may_make_an_option_a_property():
     optimizer.update(params, {"W": np.ones(3)})
     assert first == -0.5
     assert params["W"][0] < -1.0
+
+
+@pytest.mark.parametrize("state", [np.float64, ">f8"])
+def test_velocity_stays_where_it_is_unless_a_gradient_is_wider(state):
+    for cls in (zdlfast.Momentum, zdlfast.reference.Momentum):
+        optimizer = cls()
+        velocity = optimizer.v = {"W": np.ones(5, state)}
+        held = velocity["W"]
+        optimizer.update({"W": np.ones(5)}, {"W": np.ones(5, np.float32)})
+        assert optimizer.v["W"] is held
+        optimizer.v = {"W": np.ones(5, np.float32)}
+        optimizer.update({"W": np.ones(5, np.float32)}, {"W": np.ones(5)})
+        assert optimizer.v["W"].dtype == np.float64

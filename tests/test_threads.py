@@ -51,7 +51,7 @@ def test_the_environment_tells_how_many(ours, openmp, expected):
     assert done.stdout.split() == [str(expected)] * 2, done.stderr
 
 
-@pytest.mark.parametrize("openmp", ["", "many", "0", "-1", ","])
+@pytest.mark.parametrize("openmp", ["", "many", "0", "-1", ",", "9" * 5000])
 def test_else_it_is_as_many_as_the_process_may_use(openmp):
     code = "import zdlfast; print(zdlfast.get_num_threads())"
     done = python(code, ZDLFAST_NUM_THREADS="", OMP_NUM_THREADS=openmp)
@@ -67,7 +67,7 @@ def test_the_affinity_mask_counts():
     assert python(code, ZDLFAST_NUM_THREADS="", OMP_NUM_THREADS="").stdout.strip() == "1"
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "257"])
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "257", "1_0", "9" * 5000])
 def test_a_wrong_number_in_the_environment_is_an_error_at_import(value):
     done = python("import zdlfast", ZDLFAST_NUM_THREADS=value)
     assert done.returncode == 1
@@ -96,6 +96,12 @@ def test_a_wrong_number_in_the_environment_is_an_error_at_import(value):
              "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
             math.inf,
         ),
+        # As on older systems: another order, or the name of one controller.
+        ("4:cpuacct,cpu:/a\n", {"cpu,cpuacct/a/cpu.cfs_quota_us": "150000\n",
+                                "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ("4:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "150000\n",
+                                "cpu/a/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ("\n0\nnonsense\n0::/a\n", {"a/cpu.max": "150000 0\n"}, math.inf),
     ],
 )  # fmt: skip
 def test_the_quota_of_a_control_group_counts(tmp_path, cgroup, files, expected):
@@ -161,6 +167,7 @@ def test_a_block_holds_for_its_own_thread_and_context():
         (True, TypeError, "got True"),
         ("2", TypeError, "got '2'"),
         (None, TypeError, "got None"),
+        (np.array([3, 4]), TypeError, r"got array\(\[3, 4\]\)"),
     ],
 )
 def test_a_wrong_number_is_an_error_and_changes_nothing(n, error, text):
@@ -315,6 +322,37 @@ print("fine")
 """
     done = python(code, OPENBLAS_NUM_THREADS="1")
     assert done.stdout == "fine\n", done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux shows its threads")
+def test_helpers_that_are_not_called_sleep_on():
+    code = """
+import os, numpy as np, zdlfast
+from pathlib import Path
+def ran():      # how often each helper was given a CPU
+    switches = {}
+    for task in os.listdir("/proc/self/task"):
+        status = Path("/proc/self/task", task, "status").read_text()
+        lines = [line for line in status.splitlines() if "ctxt_switches" in line]
+        switches[task] = sum(int(line.split()[1]) for line in lines)
+    return switches
+params, grads, optimizer = {"W": np.ones(400_000)}, {"W": np.ones(400_000)}, zdlfast.SGD()
+before = set(ran())
+with zdlfast.threads(9):
+    for _ in range(20):
+        optimizer.update(params, grads)
+import time; time.sleep(0.1)
+helpers, start = set(ran()) - before, ran()
+assert len(helpers) == 8
+with zdlfast.threads(2):
+    for _ in range(200):
+        optimizer.update(params, grads)
+        time.sleep(0.0005)
+end = ran()
+print(sum(end[task] - start[task] > 5 for task in helpers))
+"""
+    done = python(code, OPENBLAS_NUM_THREADS="1")
+    assert done.stdout == "1\n", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

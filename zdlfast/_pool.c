@@ -20,7 +20,7 @@ static void lock(lock_type *l) { AcquireSRWLockExclusive(l); }
 static int try_lock(lock_type *l) { return TryAcquireSRWLockExclusive(l); }
 static void unlock(lock_type *l) { ReleaseSRWLockExclusive(l); }
 static void sleep_on(condition_type *c, lock_type *l) { SleepConditionVariableSRW(c, l, INFINITE, 0); }
-static void wake_all(condition_type *c) { WakeAllConditionVariable(c); }
+static void wake(condition_type *c) { WakeConditionVariable(c); }
 static void give_way(void) { SwitchToThread(); }
 
 /* Windows keeps the threads of a process apart by itself. */
@@ -63,7 +63,7 @@ static void lock(lock_type *l) { pthread_mutex_lock(l); }
 static int try_lock(lock_type *l) { return pthread_mutex_trylock(l) == 0; }
 static void unlock(lock_type *l) { pthread_mutex_unlock(l); }
 static void sleep_on(condition_type *c, lock_type *l) { pthread_cond_wait(c, l); }
-static void wake_all(condition_type *c) { pthread_cond_broadcast(c); }
+static void wake(condition_type *c) { pthread_cond_signal(c); }
 static void give_way(void) { sched_yield(); }
 
 static double now(void)
@@ -166,17 +166,20 @@ struct share {
 
 static lock_type in_use = LOCK_INIT;        /* held by the caller */
 static lock_type beds = LOCK_INIT;          /* guards going to sleep */
-static condition_type wake = CONDITION_INIT;
-static atomic_int sleeping;
 
+/* By number, from 1 on; the caller is number 0. */
 static struct {
     thread_type thread;
+    condition_type bed;
+    atomic_int asleep;
     atomic_int cpu;                         /* where it was last seen, or -1 */
 } helpers[ZDL_MAX_THREADS];
 static atomic_int helper_count;             /* started so far */
 
+/* A ticket is the number of a job, times 1024, and how many threads it is for. */
+enum { TICKET = 1024 };
 static uint64_t last_job;
-static _Atomic uint64_t open_job;           /* the number of the job to help with, or 0 */
+static _Atomic uint64_t open_job;           /* the ticket of the job to help with, or 0 */
 static atomic_int inside;                   /* helpers that may be at work on it */
 
 /* The job: written while it is not open and nobody is inside. */
@@ -197,23 +200,29 @@ static void work(int first)
     }
 }
 
-/* The number of the next job that is not `done`. */
-static uint64_t await_job(uint64_t done)
+/* Whether there is a job for helper `me` that is not `done`. */
+static int is_called(uint64_t job, int me, uint64_t done)
+{
+    return (uint64_t)me < job % TICKET && job != done;
+}
+
+/* The ticket of the next job for helper `me`. */
+static uint64_t await_job(int me, uint64_t done)
 {
     uint64_t job;
     double end = now() + SPIN;
     do {
         job = atomic_load(&open_job);
-        if (job != 0 && job != done)
+        if (is_called(job, me, done))
             return job;
         relax();
     } while (now() < end);
     lock(&beds);
-    atomic_fetch_add(&sleeping, 1);
+    atomic_store(&helpers[me].asleep, 1);
     /* A caller opens its job first and looks for sleepers then: none is forgotten. */
-    while ((job = atomic_load(&open_job)) == 0 || job == done)
-        sleep_on(&wake, &beds);
-    atomic_fetch_sub(&sleeping, 1);
+    while (!is_called(job = atomic_load(&open_job), me, done))
+        sleep_on(&helpers[me].bed, &beds);
+    atomic_store(&helpers[me].asleep, 0);
     unlock(&beds);
     return job;
 }
@@ -223,10 +232,10 @@ static THREAD_RESULT help(void *number)
     int me = (int)(intptr_t)number;
     uint64_t job = 0;
     for (;;) {
-        job = await_job(job);
+        job = await_job(me, job);
         atomic_fetch_add(&inside, 1);
         /* Once inside, the job cannot change; it may have before. */
-        if (atomic_load(&open_job) == job && me < shares_used) {
+        if (atomic_load(&open_job) == job) {
             set_mode(job_mode);
             work(me);
         }
@@ -238,27 +247,13 @@ static THREAD_RESULT help(void *number)
 
 #ifndef _WIN32
 
-static void before_fork(void)
-{
-    lock(&in_use);
-    lock(&beds);
-}
-
-static void after_fork_in_parent(void)
-{
-    unlock(&beds);
-    unlock(&in_use);
-}
-
-/* A child has no helpers, only their traces. */
+/* A child has no helpers, only their traces; perhaps those of a job of another thread, too. */
 static void after_fork_in_child(void)
 {
     static const lock_type new_lock = LOCK_INIT;
-    static const condition_type new_condition = CONDITION_INIT;
     atomic_store(&helper_count, 0);
-    atomic_store(&sleeping, 0);
+    atomic_store(&open_job, 0);
     atomic_store(&inside, 0);
-    wake = new_condition;
     beds = new_lock;
     in_use = new_lock;
 }
@@ -267,16 +262,19 @@ static void after_fork_in_child(void)
 
 static void start_helpers(int wanted)
 {
+    static const condition_type new_bed = CONDITION_INIT;
     int count;
 #ifndef _WIN32
     static int prepared;
     if (!prepared) {
-        if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0)
+        if (pthread_atfork(NULL, NULL, after_fork_in_child) != 0)
             return;
         prepared = 1;
     }
 #endif
     for (count = atomic_load(&helper_count); count < wanted; count++) {
+        helpers[count + 1].bed = new_bed;
+        atomic_store(&helpers[count + 1].asleep, 0);
         atomic_store(&helpers[count + 1].cpu, -1);
         if (!start_thread(&helpers[count + 1].thread, help, (void *)(intptr_t)(count + 1)))
             break;
@@ -323,11 +321,13 @@ void zdl_run(zdl_piece run, void *job, size_t pieces, int threads)
         piece += each + ((size_t)i < rest);
         shares[i].end = piece;
     }
-    atomic_store(&open_job, ++last_job);
-    if (atomic_load(&sleeping) > 0) {
-        lock(&beds);
-        wake_all(&wake);
-        unlock(&beds);
+    atomic_store(&open_job, ++last_job * TICKET + (uint64_t)threads);
+    for (i = 1; i < threads && i <= atomic_load(&helper_count); i++) {
+        if (atomic_load(&helpers[i].asleep)) {
+            lock(&beds);
+            wake(&helpers[i].bed);
+            unlock(&beds);
+        }
     }
     work(0);
     /* Nobody comes in any more; whoever is inside has one piece left at most. */

@@ -1,6 +1,7 @@
 """How many threads an update may use."""
 
 import math
+import operator
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,11 +83,15 @@ def threads(n: int) -> Iterator[None]:
 
 
 def _checked(name: str, n: int) -> int:
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
+    try:
+        number = operator.index(n)
+    except TypeError:
+        number = None
+    if number is None or isinstance(n, bool):
         raise TypeError(f"{name} must be a whole number of threads, got {n!r}")
-    if not 1 <= n <= MAX_THREADS:
+    if not 1 <= number <= MAX_THREADS:
         raise ValueError(f"{name} must be from 1 to {MAX_THREADS}, got {n!r}")
-    return int(n)
+    return number
 
 
 def from_environment() -> int | None:
@@ -100,15 +105,19 @@ def from_environment() -> int | None:
     """
     text = os.environ.get("ZDLFAST_NUM_THREADS", "").strip()
     if text:
-        try:
-            return _checked("ZDLFAST_NUM_THREADS", int(text))
-        except ValueError:
+        number = _number(text)
+        if number is None or not 1 <= number <= MAX_THREADS:
             raise ValueError(
                 f"ZDLFAST_NUM_THREADS is {text!r}, expected a number from 1 to {MAX_THREADS}"
-            ) from None
+            )
+        return number
     # OpenMP allows a list, one number per level of nesting.
-    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return min(int(text), MAX_THREADS) if text.isdecimal() and int(text) > 0 else None
+    number = _number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip())
+    return min(number, MAX_THREADS) if number else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def usable_cpus() -> int:
@@ -133,19 +142,24 @@ def cgroup_quota(proc: Path = Path("/proc/self"), root: Path = Path("/sys/fs/cgr
     quota = math.inf
     try:
         lines = (proc / "cgroup").read_text().splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return quota
     for line in lines:
-        # Version 2 is "0::/path", version 1 "4:cpu,cpuacct:/path"; a limit of a parent holds.
-        _, controllers, path = line.split(":", 2)
+        # Version 2 is "0::/path", version 1 "4:cpu,cpuacct:/path".
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        top = root / controllers if controllers else root
-        group = top / path.lstrip("/")
-        # Inside a container the path may be that of the host: its own group is the top.
-        for folder in {group, *group.parents, top}:
-            if folder.is_relative_to(top):
-                quota = min(quota, _quota_of(folder))
+        # Version 1 is mounted by the names of its controllers, in any order, or of one of them.
+        names = {controllers, *controllers.split(",")} if controllers else {""}
+        names |= {",".join(reversed(controllers.split(",")))}
+        for top in {root / name for name in names}:
+            group = top / path.lstrip("/")
+            # A limit of a parent holds. Inside a container the path may be that of the host: its
+            # own group is the top.
+            for folder in {group, *group.parents, top}:
+                if folder.is_relative_to(top):
+                    quota = min(quota, _quota_of(folder))
     return quota
 
 
@@ -157,6 +171,6 @@ def _quota_of(group: Path) -> float:
             limit = (group / "cpu.cfs_quota_us").read_text()
             period = (group / "cpu.cfs_period_us").read_text()
         share = float(limit) / float(period)
-    except (OSError, ValueError):  # no limit: no file, or the word "max"
+    except (OSError, ValueError, ZeroDivisionError):  # no limit: no file, or the word "max"
         return math.inf
     return share if share > 0 else math.inf  # version 1 writes -1

@@ -117,7 +117,8 @@ class Momentum(Optimizer):
     def _rule(p: Any, g: Any, v: Any, momentum: float, lr: float) -> tuple[Any, ...]:
         v *= momentum
         step = lr * g
-        if getattr(step, "dtype", v.dtype) == v.dtype:
+        dtype = np.promote_types(v.dtype, getattr(step, "dtype", v.dtype))
+        if dtype == v.dtype.newbyteorder("="):
             v -= step
         else:
             v = v - step
