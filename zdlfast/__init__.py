@@ -32,6 +32,7 @@ if _simd and _simd not in _available:
     raise ValueError(f"ZDLFAST_SIMD is {_simd!r}, expected one that this CPU has: {_available}")
 
 from zdlfast import optimizers
+from zdlfast._state import load, save
 from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
 from zdlfast.drop_in import patch
@@ -42,7 +43,9 @@ __all__ = [
     *optimizers.__all__,
     "build_info",
     "get_num_threads",
+    "load",
     "patch",
+    "save",
     "set_num_threads",
     "threads",
 ]

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from zdlfast import _state
+
 #: The state of all parameters: None before the first update, then a container like params.
 State = dict[Any, Any] | list[Any] | None
 #: What is updated: an array in place, a number by a new one in the container.
@@ -232,6 +234,40 @@ class Optimizer:
         ]
         _, *state = self._rule(*operands, *scalars)
         entry.state = tuple(np.reshape(value, ()) for value in state)
+
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """Everything that training needs to go on: plain arrays, numbers and strings.
+
+        Parameters
+        ----------
+        copy : bool
+            Whether arrays are copies; else they are those of the optimizer, which the next
+            update changes.
+
+        Returns
+        -------
+        dict
+            ``format``, a number; ``class``, the name; ``options`` by name; the step count by its
+            name, if there is one; ``state``, arrays by slot and by key, or None before the first
+            update.
+        """
+        return _state.collect(self, copy)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Parameters
+        ----------
+        state : mapping
+            All of it is checked before anything is changed. Arrays are copied.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is of another class or a newer format; keys are missing or too many; an option or
+            an array is not as it has to be, or does not fit the state that this optimizer has.
+        """
+        _state.restore(self, state)
 
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]

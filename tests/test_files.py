@@ -1,0 +1,297 @@
+"""State as a dict and in files: a run that is resumed is the run that never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from table import assert_same_bits, assert_same_run, keys_of
+
+import zdlfast
+from zdlfast import _state
+
+ENDINGS = [".npz", ".safetensors"]
+
+
+@pytest.fixture(params=ENDINGS)
+def ending(request):
+    if request.param == ".safetensors":
+        pytest.importorskip("safetensors")
+    return request.param
+
+
+def make(rng, kind, dtype):
+    shapes = [(3, 4), (4,), (), (0, 2), (5, 2, 2)]
+    values = [np.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+    values[-1] = values[-1].transpose(2, 0, 1)
+    if kind == "list":
+        return values
+    return dict(zip(["W1", "b1", 7, ("a", 2), "b/ 二"], values, strict=True))
+
+
+def like(rng, params):
+    keys = keys_of(params)
+    values = [np.asarray(rng.standard_normal(params[k].shape), params[k].dtype) for k in keys]
+    return values if isinstance(params, list) else dict(zip(keys, values, strict=True))
+
+
+def copied(params):
+    if isinstance(params, list):
+        return [value.copy() for value in params]
+    return {key: value.copy() for key, value in params.items()}
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_file_goes_on_bit_for_bit(rule, dtype, rng, kind, steps, ending, tmp_path):
+    optimizer, params = rule.fast(**rule.options), make(rng, kind, dtype)
+    for _ in range(steps):
+        optimizer.update(params, like(rng, params))
+    path = tmp_path / f"state{ending}"
+    zdlfast.save(path, optimizer, params)
+    loaded, loaded_params = zdlfast.load(path)
+    assert type(loaded) is rule.fast
+    assert repr(loaded) == repr(optimizer)
+    assert list(keys_of(loaded_params)) == list(keys_of(params))
+    assert_same_run(loaded, optimizer, loaded_params, params)
+    for _ in range(3):
+        grads = like(rng, params)
+        optimizer.update(params, grads)
+        loaded.update(loaded_params, grads)
+        assert_same_run(loaded, optimizer, loaded_params, params)
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_a_state_dict_goes_on_bit_for_bit_and_is_a_copy(rule, dtype, rng, kind):
+    optimizer, params = rule.fast(**rule.options), make(rng, kind, dtype)
+    optimizer.update(params, like(rng, params))
+    state, views = optimizer.state_dict(), optimizer.state_dict(copy=False)
+    twin, twin_params = rule.numpy(), copied(params)
+    twin.load_state_dict(state)
+    assert_same_run(optimizer, twin, params, twin_params)
+    grads = like(rng, params)
+    optimizer.update(params, grads)
+    twin.update(twin_params, grads)
+    assert_same_run(optimizer, twin, params, twin_params)
+    for slot in rule.slots:
+        for key in keys_of(params):
+            assert np.shares_memory(views["state"][slot][key], getattr(optimizer, slot)[key]) or (
+                params[key].size == 0
+            )
+            assert not np.shares_memory(state["state"][slot][key], getattr(twin, slot)[key])
+    assert json.dumps({k: v for k, v in state.items() if k != "state"})
+
+
+def test_another_process_resumes(tmp_path):
+    train = """
+import numpy as np, zdlfast
+def steps(optimizer, params, first, last):
+    for step in range(first, last):
+        rng = np.random.default_rng(step)
+        optimizer.update(params, {k: rng.standard_normal(v.shape) for k, v in params.items()})
+"""
+    first = (
+        train
+        + f"""
+optimizer, params = zdlfast.Adam(lr=0.1), {{"W": np.ones(1000), "b": np.zeros(7)}}
+steps(optimizer, params, 0, 5)
+zdlfast.save({str(tmp_path / "a.npz")!r}, optimizer, params)
+"""
+    )
+    second = (
+        train
+        + f"""
+optimizer, params = zdlfast.load({str(tmp_path / "a.npz")!r})
+steps(optimizer, params, 5, 9)
+zdlfast.save({str(tmp_path / "b.npz")!r}, optimizer, params)
+"""
+    )
+    for code in (first, second):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    resumed, resumed_params = zdlfast.load(tmp_path / "b.npz")
+    names = {}
+    exec(train, names)
+    optimizer, params = zdlfast.Adam(lr=0.1), {"W": np.ones(1000), "b": np.zeros(7)}
+    names["steps"](optimizer, params, 0, 9)
+    assert_same_run(resumed, optimizer, resumed_params, params)
+
+
+def test_numbers_and_special_values_come_back(tmp_path, ending):
+    params = {
+        "x": 1.5,
+        "n": 3,
+        "s": np.float32(0.1),
+        "z": np.array([np.nan, -0.0, np.inf, 5e-324]),
+    }
+    optimizer = zdlfast.Adam()
+    optimizer.update(params, dict.fromkeys(params, 1.0) | {"z": np.ones(4)})
+    zdlfast.save(tmp_path / f"a{ending}", optimizer, params)
+    loaded, back = zdlfast.load(tmp_path / f"a{ending}")
+    for key, value in params.items():
+        assert type(back[key]) is type(value)
+        assert_same_bits(back[key], value)
+    assert_same_run(loaded, optimizer, back, params)
+
+
+# ------------------------------------------------------------------ what does not fit
+
+
+def state_of(cls=zdlfast.Adam, shape=(3,), dtype=np.float64, **changes):
+    optimizer = cls()
+    optimizer.update({"W": np.ones(shape, dtype)}, {"W": np.ones(shape, dtype)})
+    return {**optimizer.state_dict(), **changes}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (lambda s: 3, TypeError, "the state must be a dict, got int"),
+        (lambda s: state_of(zdlfast.RMSprop), ValueError, "of 'RMSprop', expected 'Adam'"),
+        (lambda s: s | {"format": 2}, ValueError, "format 2, which is newer"),
+        (lambda s: s | {"format": "1"}, ValueError, "format '1'"),
+        (lambda s: s | {"more": 1}, ValueError, "unknown key 'more'"),
+        (lambda s: {k: v for k, v in s.items() if k != "iter"}, ValueError, "no 'iter'"),
+        (lambda s: s | {"iter": -1}, ValueError, "iter must be >= 0, got -1"),
+        (lambda s: s | {"iter": 1.5}, TypeError, "iter must be a whole number"),
+        (lambda s: s | {"options": {}}, ValueError, "options has no 'lr'"),
+        (lambda s: s | {"options": s["options"] | {"mu": 1}}, ValueError, "unknown key 'mu'"),
+        (lambda s: s | {"options": s["options"] | {"beta1": 2}}, ValueError, "beta1 must be in"),
+        (lambda s: s | {"state": {"m": None}}, ValueError, "arrays has no 'v'"),
+        (lambda s: s | {"state": {"m": {"W": [1.0]}, "v": {}}}, TypeError, r"m\['W'\] must be an"),
+        (lambda s: s | {"state": {"m": {"W": np.ones(3, int)}, "v": {}}}, TypeError, "got int64"),
+        (lambda s: s | {"state": {"m": s["state"]["m"], "v": {}}}, ValueError, r"\] has None"),
+        (lambda s: s | {"state": {"m": {}, "v": s["state"]["v"]}}, ValueError, "more keys"),
+        (lambda s: s | {"state": {"m": None, "v": s["state"]["v"]}}, ValueError, "no containers"),
+        (lambda s: s | {"state": {"m": {"W": np.ones(2)}, "v": {"W": np.ones(3)}}}, ValueError,
+         r"m\['W'\] has shape \(2,\), but v\['W'\] has \(3,\)"),
+        (lambda s: state_of(shape=(4,)), ValueError, r"has shape \(4,\), but this optimizer's"),
+        (lambda s: state_of(dtype=np.float32), ValueError, "has dtype float32, but this"),
+        (lambda s: s | {"state": {n: list(v.values()) for n, v in s["state"].items()}}, ValueError,
+         "is a list, but this optimizer has a dict"),
+        (lambda s: s | {"state": {n: v | {"b": np.ones(1)} for n, v in s["state"].items()}},
+         ValueError, "no key 'b' in this optimizer"),
+        (lambda s: s | {"state": {n: {} for n in s["state"]}}, ValueError, "no key 'W' in it"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_and_changes_nothing(change, error, text):
+    optimizer = zdlfast.Adam(lr=0.5)
+    params = {"W": np.ones(3)}
+    optimizer.update(params, {"W": np.ones(3)})
+    before = optimizer.state_dict()
+    with pytest.raises(error, match=text):
+        optimizer.load_state_dict(change(state_of()))
+    after = optimizer.state_dict()
+    assert after.keys() == before.keys()
+    for slot in ("m", "v"):
+        assert_same_bits(after["state"][slot]["W"], before["state"][slot]["W"])
+    assert (after["options"], after["iter"]) == (before["options"], before["iter"])
+
+
+@pytest.mark.parametrize("key", [1.5, None, True, ("a", None)])
+def test_a_key_that_no_file_can_hold_is_told(tmp_path, key):
+    with pytest.raises(TypeError, match="expected a string, a whole number, or a tuple"):
+        zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(), {key: np.ones(2)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["text", np.array(["text"]), np.array([None]), [1.0]])
+def test_a_value_that_no_file_can_hold_is_told(tmp_path, value):
+    with pytest.raises(TypeError, match=r"params\['W'\]"):
+        zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(), {"W": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_ending_is_told(tmp_path):
+    for act in (lambda p: zdlfast.save(p, zdlfast.SGD()), zdlfast.load):
+        with pytest.raises(ValueError, match=r"must end in \.npz or \.safetensors"):
+            act(tmp_path / "state.pkl")
+
+
+def test_damaged_and_other_files_are_told(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    zdlfast.save(path, zdlfast.Adam(), {"W": np.ones(100)})
+    whole = path.read_bytes()
+    with pytest.raises(FileNotFoundError):
+        zdlfast.load(tmp_path / f"b{ending}")
+    for data in (b"", b"nonsense", whole[:50], whole[: len(whole) // 2], whole[:-1]):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="cannot be loaded") as caught:
+            zdlfast.load(path)
+        assert str(path) in str(caught.value)
+    np.savez(tmp_path / "c.npz", W=np.ones(2))
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        zdlfast.load(tmp_path / "c.npz")
+
+
+def test_a_newer_format_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(_state, "FORMAT", 2)
+    zdlfast.save(tmp_path / "a.npz", zdlfast.SGD())
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="format 2, which is newer than this zdlfast reads"):
+        zdlfast.load(tmp_path / "a.npz")
+
+
+# ------------------------------------------------------------------ whole or not at all
+
+
+def test_a_file_is_replaced_and_nothing_lies_about(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    for lr in (0.1, 0.2):
+        zdlfast.save(path, zdlfast.SGD(lr=lr))
+    assert zdlfast.load(path)[0].lr == 0.2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path, ending):
+    code = f"""
+import resource, signal, numpy as np, zdlfast
+path = {str(tmp_path / f"a{ending}")!r}
+zdlfast.save(path, zdlfast.SGD(lr=0.1), {{"W": np.ones(10)}})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    zdlfast.save(path, zdlfast.SGD(lr=0.2), {{"W": np.ones(10_000)}})
+except OSError as error:
+    print("told", zdlfast.load(path)[0].lr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "told 0.1\n", done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == [f"a{ending}"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path, rng):
+    path = tmp_path / "a.npz"
+    code = f"""
+import numpy as np, zdlfast
+for lr in range(1, 100_000):
+    zdlfast.save({str(path)!r}, zdlfast.SGD(lr=lr), {{"W": np.full(20_000, float(lr))}})
+"""
+    zdlfast.save(path, zdlfast.SGD(lr=0), {"W": np.zeros(20_000)})
+    for _ in range(25):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        before = path.stat().st_mtime_ns
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime_ns == before and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(float(rng.uniform(0, 0.02)))
+        process.kill()
+        process.wait()
+        optimizer, params = zdlfast.load(path)
+        assert np.all(params["W"] == optimizer.lr)
+        assert params["W"].shape == (20_000,)
+    for left in tmp_path.glob(".a.npz.*.tmp"):
+        left.unlink()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_files_have_the_rights_that_others_have(tmp_path):
+    zdlfast.save(tmp_path / "a.npz", zdlfast.SGD())
+    Path(tmp_path / "b").write_text("")
+    assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -1,0 +1,351 @@
+"""An optimizer's state as a dict, and in a file: training goes on as if it had never stopped."""
+
+# What only files need is imported where they are written: an import of zdlfast is to be short.
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from zdlfast._contract import Optimizer
+
+#: Of the dict and of the files. A larger one is of a newer zdlfast.
+FORMAT = 1
+
+
+def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
+    """What `Optimizer.state_dict` returns."""
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "class": type(optimizer).__name__,
+        "options": {name: getattr(optimizer, name) for name in optimizer._options},
+    }
+    if optimizer._counter:
+        content[optimizer._counter] = getattr(optimizer, optimizer._counter)
+    take = np.array if copy else np.asarray
+    state: dict[str, Any] = {}
+    for slot in optimizer._slots:
+        held = getattr(optimizer, slot)
+        if isinstance(held, dict):
+            held = {key: take(value) for key, value in held.items()}
+        elif held is not None:
+            held = [take(value) for value in held]
+        state[slot] = held
+    content["state"] = state
+    return content
+
+
+def restore(optimizer: "Optimizer", content: Any) -> None:
+    """What `Optimizer.load_state_dict` does."""
+    name = type(optimizer).__name__
+    if not isinstance(content, Mapping):
+        raise TypeError(f"the state must be a dict, got {type(content).__name__}")
+    version = content.get("format")
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"the state has format {version!r}, expected a number from 1 on")
+    if version > FORMAT:
+        raise ValueError(
+            f"the state has format {version}, which is newer than this zdlfast reads ({FORMAT})"
+        )
+    if content.get("class") != name:
+        raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
+    counter = [optimizer._counter] if optimizer._counter else []
+    _compare_keys("the state", content, ["format", "class", "options", *counter, "state"])
+    _compare_keys("the dict of options", content["options"], optimizer._options)
+    _compare_keys("the dict of arrays", content["state"], optimizer._slots)
+    # A copy of the optimizer checks what is assigned to it.
+    checked = object.__new__(type(optimizer))
+    for option in optimizer._options:
+        setattr(checked, option, content["options"][option])
+    for attribute in counter:
+        setattr(checked, attribute, content[attribute])
+    slots = {slot: _container(slot, content["state"][slot]) for slot in optimizer._slots}
+    _check_slots_agree(slots)
+    for slot, container in slots.items():
+        _check_same(slot, container, getattr(optimizer, slot, None))
+    for attribute in (*optimizer._options, *counter):
+        setattr(optimizer, attribute, getattr(checked, attribute))
+    for slot, container in slots.items():
+        setattr(optimizer, slot, container)
+
+
+def _compare_keys(what: str, found: Any, expected: Any) -> None:
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{what} must be a dict, got {type(found).__name__}")
+    for key in expected:
+        if key not in found:
+            raise ValueError(f"{what} has no {key!r}, expected {list(expected)}")
+    for key in found:
+        if key not in expected:
+            raise ValueError(f"{what} has an unknown key {key!r}, expected {list(expected)}")
+
+
+def _container(slot: str, given: Any) -> dict[Any, np.ndarray] | list[np.ndarray] | None:
+    """A copy of one slot's arrays, checked."""
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return {key: _array(f"{slot}[{key!r}]", value) for key, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_array(f"{slot}[{i}]", value) for i, value in enumerate(given)]
+    raise TypeError(f"the state {slot} must be a dict, a list or None, got {type(given).__name__}")
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fc":
+        what = value.dtype if hasattr(value, "dtype") else type(value).__name__
+        raise TypeError(f"the state {name} must be an array of floats, got {what}")
+    return np.array(value)
+
+
+def _items(container: Any) -> Iterator[tuple[Any, np.ndarray]]:
+    yield from container.items() if isinstance(container, dict) else enumerate(container)
+
+
+def _check_slots_agree(slots: dict[str, Any]) -> None:
+    """All slots have the same keys, with arrays of the same shape."""
+    held: Any
+    container: Any
+    (first, held), *others = slots.items() if slots else [("", None)]
+    for slot, container in others:
+        if type(container) is not type(held):
+            raise ValueError(f"the state {first} and the state {slot} are no containers of a kind")
+        if held is None:
+            continue
+        for key, array in _items(held):
+            pair = dict(_items(container)).get(key)
+            if pair is None or pair.shape != array.shape:
+                shape = None if pair is None else pair.shape
+                raise ValueError(
+                    f"the state {first}[{key!r}] has shape {array.shape}, but {slot}[{key!r}] has "
+                    f"{shape}"
+                )
+        if len(container) != len(held):
+            raise ValueError(f"the state {slot} has more keys than the state {first}")
+
+
+def _check_same(slot: str, container: Any, present: Any) -> None:
+    """What is loaded fits what is there: containers, keys, shapes and dtypes."""
+    if present is None or container is None:
+        return
+    if isinstance(container, dict) != isinstance(present, dict):
+        raise ValueError(
+            f"the state {slot} is a {type(container).__name__}, but this optimizer has a "
+            f"{type(present).__name__}"
+        )
+    new, old = dict(_items(container)), dict(_items(present))
+    for key in [*old, *new]:
+        if key not in new or key not in old:
+            where = "in it" if key not in new else "in this optimizer"
+            raise ValueError(f"the state {slot} differs: there is no key {key!r} {where}")
+        for what in ("shape", "dtype"):
+            given, expected = getattr(new[key], what), getattr(np.asarray(old[key]), what)
+            if given != expected:
+                raise ValueError(
+                    f"the state {slot}[{key!r}] has {what} {given}, but this optimizer's has "
+                    f"{expected}"
+                )
+
+
+# ------------------------------------------------------------------ files
+
+
+def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = None) -> None:
+    """Write an optimizer, and parameters if they are given, to a file.
+
+    Whatever happens, a crash or a full disk at any moment, the file is the old one or the new
+    one, whole: it is written under another name beside it, flushed to the disk and renamed.
+
+    Parameters
+    ----------
+    path : path
+        The file, by its ending ``.npz`` or, if the package safetensors is installed,
+        ``.safetensors``. No pickle is in it.
+    optimizer : Optimizer
+        One of `zdlfast` or `zdlfast.reference`.
+    params : mapping or list, optional
+        Arrays and numbers. Keys may be strings, whole numbers, and tuples of these.
+
+    Raises
+    ------
+    TypeError
+        A key or a value can be stored in no such file.
+    ValueError
+        The file's name has another ending.
+    OSError
+        The file cannot be written. What was there is untouched.
+
+    See Also
+    --------
+    load
+    """
+    import json
+
+    path = Path(path)
+    arrays: dict[str, np.ndarray] = {}
+    content = collect(optimizer, copy=False)
+    manifest = {name: value for name, value in content.items() if name != "state"}
+    manifest["state"] = {
+        slot: _pack(slot, held, arrays) for slot, held in content["state"].items()
+    }
+    manifest["params"] = _pack("params", params, arrays)
+    write = _WRITERS.get(path.suffix)
+    if write is None:
+        raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
+    # Beside the file, because only within one folder a name is exchanged at once.
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+    try:
+        with beside.open("xb") as file:
+            write(file, json.dumps(manifest), arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
+    """Read what `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    optimizer : Optimizer
+        Of the class of `zdlfast` with the saved one's name.
+    params : dict, list or None
+        What was saved with it.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is damaged, of a newer zdlfast, or none that `save` wrote.
+    """
+    import json
+    import zipfile
+
+    from zdlfast import optimizers
+
+    path = Path(path)
+    read = _READERS.get(path.suffix)
+    if read is None:
+        raise ValueError(f"{path} must end in {' or '.join(_READERS)}")
+    try:
+        text, arrays = read(path)
+        manifest = json.loads(text)
+        name = manifest["class"]
+        if name not in optimizers.__all__:
+            raise ValueError(f"it is of {name!r}, expected one of {optimizers.__all__}")
+        optimizer: Optimizer = getattr(optimizers, name)()
+        content = {key: value for key, value in manifest.items() if key != "params"}
+        content["state"] = {
+            slot: _unpack(packed, arrays) for slot, packed in manifest["state"].items()
+        }
+        restore(optimizer, content)
+        return optimizer, _unpack(manifest["params"], arrays)
+    except FileNotFoundError:
+        raise
+    except (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
+
+
+def _pack(what: str, held: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A container for the manifest, with its arrays put aside under names."""
+    if held is None:
+        return None
+    if not isinstance(held, list) and not hasattr(held, "keys"):
+        raise TypeError(f"{what} must be a mapping or a list, got {type(held).__name__}")
+    pairs = list(enumerate(held)) if isinstance(held, list) else [(k, held[k]) for k in held]
+    packed = []
+    for i, (key, value) in enumerate(pairs):
+        entry: dict[str, Any] = {"key": _pack_key(what, key)}
+        if isinstance(value, np.ndarray | np.generic):
+            if value.dtype.kind not in "biufc":
+                raise TypeError(f"{what}[{key!r}] has dtype {value.dtype}, expected numbers")
+            entry["array"] = f"{what}.{i}"
+            entry["scalar"] = isinstance(value, np.generic)
+            arrays[entry["array"]] = np.asarray(value)
+        elif isinstance(value, int | float):
+            entry["number"] = value
+        else:
+            raise TypeError(
+                f"{what}[{key!r}] must be an array or a number, got {type(value).__name__}"
+            )
+        packed.append(entry)
+    return {"kind": "list" if isinstance(held, list) else "dict", "entries": packed}
+
+
+def _pack_key(what: str, key: Any) -> Any:
+    if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
+        return key
+    if isinstance(key, tuple):
+        return [_pack_key(what, part) for part in key]
+    raise TypeError(
+        f"{what} has the key {key!r}, expected a string, a whole number, or a tuple of these"
+    )
+
+
+def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if packed is None:
+        return None
+    pairs = []
+    for entry in packed["entries"]:
+        value = arrays[entry["array"]] if "array" in entry else entry["number"]
+        pairs.append((_unpack_key(entry["key"]), value[()] if entry.get("scalar") else value))
+    return [value for _, value in pairs] if packed["kind"] == "list" else dict(pairs)
+
+
+def _unpack_key(key: Any) -> Any:
+    return tuple(map(_unpack_key, key)) if isinstance(key, list) else key
+
+
+def _write_npz(file: BinaryIO, manifest: str, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(file, zdlfast=np.array(manifest), **arrays)  # type: ignore[arg-type]
+
+
+def _read_npz(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    # Opened here, because np.load forgets to close what is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        arrays = dict(data)
+    return str(arrays.pop("zdlfast")), arrays
+
+
+def _write_safetensors(file: BinaryIO, manifest: str, arrays: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save as to_bytes
+
+    # It stores bytes as they lie in memory.
+    plain = {name: np.array(a, a.dtype.newbyteorder("="), order="C") for name, a in arrays.items()}
+    file.write(to_bytes(plain, {"zdlfast": manifest}))
+
+
+def _read_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return file.metadata()["zdlfast"], {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+_WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}
+_READERS = {".npz": _read_npz, ".safetensors": _read_safetensors}
