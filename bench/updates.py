@@ -98,6 +98,8 @@ class Result:
 class Stream:
     """Moves as many arrays as an optimizer, with next to no arithmetic: the machine's limit."""
 
+    nonfinite = "propagate"
+
     def __init__(self, slots: int, params: dict[str, np.ndarray]) -> None:
         names = tuple(f"s{i}" for i in range(slots))
         for name in names:

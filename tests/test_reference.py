@@ -131,5 +131,8 @@ def test_public_names_and_defaults_are_the_books():
 
     for name, signature in expected.items():
         for module in (zdlfast, reference):
-            assert str(inspect.signature(getattr(module, name))) == signature
+            found = inspect.signature(getattr(module, name))
+            # This one is not the book's; tests/test_nonfinite.py has it.
+            own = [p for p in found.parameters.values() if p.name != "nonfinite"]
+            assert str(found.replace(parameters=own)) == signature
             assert "References" in getattr(module, name).__doc__

@@ -11,7 +11,7 @@ import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ Parameter = NDArray[Any] | float | np.floating[Any]
 Gradient = NDArray[Any] | float | np.number[Any]
 Params = Mapping[Any, Parameter] | list[NDArray[Any]] | list[float] | list[Parameter]
 Grads = Mapping[Any, Gradient] | Sequence[Gradient]
+
+#: What to do about gradients that hold NaN or infinity.
+Nonfinite = Literal["propagate", "raise", "skip"]
 
 # A line of the cache, and the size of an array from which on its place in one counts: bytes.
 _LINE = 64
@@ -77,6 +80,7 @@ class Optimizer:
     _counter: ClassVar[str | None] = None
     _always_copies: ClassVar[bool] = False
     _options: ClassVar[dict[str, float]] = {}
+    nonfinite: Nonfinite = "propagate"
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Here and not in properties: this way reading an option costs nothing extra.
@@ -84,9 +88,11 @@ class Optimizer:
             value = _option(name, value, self._options[name])
         elif name == self._counter:
             value = _count(name, value)
+        elif name == "nonfinite" and value not in get_args(Nonfinite):
+            raise ValueError(f"nonfinite must be one of {get_args(Nonfinite)}, got {value!r}")
         object.__setattr__(self, name, value)
 
-    def update(self, params: Params, grads: Grads) -> None:
+    def update(self, params: Params, grads: Grads) -> bool | None:
         """Take one step: change every parameter by its gradient.
 
         Parameters
@@ -98,6 +104,12 @@ class Optimizer:
             A gradient for every key of `params`, of a shape that broadcasts to the
             parameter's. Further gradients are ignored.
 
+        Returns
+        -------
+        False or None
+            False if the update was skipped because of a gradient with NaN or infinity, which
+            ``nonfinite="skip"`` asks for: nothing has changed then, the step count included.
+
         Raises
         ------
         KeyError, IndexError
@@ -107,6 +119,9 @@ class Optimizer:
         TypeError
             A container, parameter or gradient is of no usable type, or the parameter's
             dtype cannot hold the result.
+        FloatingPointError
+            A gradient holds NaN or infinity, and ``nonfinite="raise"`` was given. By default
+            they go where NumPy lets them go.
 
         Notes
         -----
@@ -116,6 +131,14 @@ class Optimizer:
         A parameter that is met for the first time starts with state of zeros.
         """
         entries, containers = self._plan(params, grads)
+        if self.nonfinite != "propagate":
+            for entry in entries:
+                if not _is_finite(entry.grad):
+                    if self.nonfinite == "skip":
+                        return False
+                    raise FloatingPointError(
+                        f"grads[{entry.key!r}] holds NaN or infinity, expected finite numbers"
+                    )
         self._run(params, entries, self._scalars())
         for i, container in enumerate(containers):
             if isinstance(container, list):
@@ -124,6 +147,7 @@ class Optimizer:
                 container.update((entry.key, entry.state[i]) for entry in entries)
             setattr(self, self._slots[i], container)
         self._count_step()
+        return None
 
     def _count_step(self) -> None:
         if self._counter:
@@ -271,6 +295,8 @@ class Optimizer:
 
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]
+        if self.nonfinite != "propagate":
+            options.append(f"nonfinite={self.nonfinite!r}")
         return f"{type(self).__name__}({', '.join(options)})"
 
 
@@ -297,6 +323,12 @@ def _count(name: str, value: Any) -> int:
     if value < 0:
         raise ValueError(f"{name} must be >= 0, got {value!r}")
     return int(value)
+
+
+def _is_finite(grad: Any) -> bool:
+    """Whether a gradient holds neither NaN nor infinity; objects are taken to be finite."""
+    is_object = isinstance(grad, np.ndarray) and grad.dtype.hasobject
+    return is_object or bool(np.all(np.isfinite(grad)))
 
 
 def _is_plain(param: Any) -> bool:

@@ -474,6 +474,8 @@ cdef class Kernel:
             s0 = attribute(optimizer, attributes, <str>self.slots[0], &at)
         if table[self.row].slots > 1:
             s1 = attribute(optimizer, attributes, <str>self.slots[1], &at)
+        if attribute(optimizer, attributes, "nonfinite", &at) != "propagate":
+            return False
         if not self.apply(params, grads, s0, s1, scalars):
             return False
         if self.counter is not None:

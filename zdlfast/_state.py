@@ -22,7 +22,7 @@ def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
     content: dict[str, Any] = {
         "format": FORMAT,
         "class": type(optimizer).__name__,
-        "options": {name: getattr(optimizer, name) for name in optimizer._options},
+        "options": {name: getattr(optimizer, name) for name in _options(optimizer)},
     }
     if optimizer._counter:
         content[optimizer._counter] = getattr(optimizer, optimizer._counter)
@@ -55,11 +55,12 @@ def restore(optimizer: "Optimizer", content: Any) -> None:
         raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
     counter = [optimizer._counter] if optimizer._counter else []
     _compare_keys("the state", content, ["format", "class", "options", *counter, "state"])
-    _compare_keys("the dict of options", content["options"], optimizer._options)
+    options = _options(optimizer)
+    _compare_keys("the dict of options", content["options"], options)
     _compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.
     checked = object.__new__(type(optimizer))
-    for option in optimizer._options:
+    for option in options:
         setattr(checked, option, content["options"][option])
     for attribute in counter:
         setattr(checked, attribute, content[attribute])
@@ -67,10 +68,14 @@ def restore(optimizer: "Optimizer", content: Any) -> None:
     _check_slots_agree(slots)
     for slot, container in slots.items():
         _check_same(slot, container, getattr(optimizer, slot, None))
-    for attribute in (*optimizer._options, *counter):
+    for attribute in (*options, *counter):
         setattr(optimizer, attribute, getattr(checked, attribute))
     for slot, container in slots.items():
         setattr(optimizer, slot, container)
+
+
+def _options(optimizer: "Optimizer") -> list[str]:
+    return [*optimizer._options, "nonfinite"]
 
 
 def _compare_keys(what: str, found: Any, expected: Any) -> None:

@@ -69,14 +69,18 @@ class _Fast(Optimizer):
         return True
 
 
-def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], None]:
+def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], bool | None]:
     # A closure: to look the kernel up at each call would take a tenth of a small update.
     run = kernel.update
 
     @functools.wraps(Optimizer.update)
-    def update(self: _Fast, params: Params, grads: Grads) -> None:
-        if not run(self, params, grads) and not self._update_gathered(params, grads):
-            super(_Fast, self).update(params, grads)
+    def update(self: _Fast, params: Params, grads: Grads) -> bool | None:
+        # The kernel takes nothing that has to be searched for NaN first.
+        if run(self, params, grads):
+            return None
+        if self.nonfinite == "propagate" and self._update_gathered(params, grads):
+            return None
+        return super(_Fast, self).update(params, grads)
 
     return update
 

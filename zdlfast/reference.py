@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from zdlfast._contract import FRACTION, UNBOUNDED, Optimizer, State
+from zdlfast._contract import FRACTION, UNBOUNDED, Nonfinite, Optimizer, State
 
 
 class SGD(Optimizer):
@@ -30,6 +30,8 @@ class SGD(Optimizer):
     ----------
     lr : float, default 0.01
         Learning rate, finite and not negative. May be assigned between updates.
+    nonfinite : {"propagate", "raise", "skip"}
+        What to do if a gradient holds NaN or infinity: see `update`.
 
     References
     ----------
@@ -46,8 +48,9 @@ class SGD(Optimizer):
 
     _options: ClassVar = {"lr": UNBOUNDED}
 
-    def __init__(self, lr: float = 0.01) -> None:
+    def __init__(self, lr: float = 0.01, *, nonfinite: Nonfinite = "propagate") -> None:
         self.lr = lr
+        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return (self.lr,)
@@ -72,6 +75,8 @@ class Momentum(Optimizer):
         Learning rate, finite and not negative. May be assigned between updates.
     momentum : float, default 0.9
         The share of the velocity that survives a step, in [0, 1).
+    nonfinite : {"propagate", "raise", "skip"}
+        What to do if a gradient holds NaN or infinity: see `update`.
 
     Attributes
     ----------
@@ -105,10 +110,13 @@ class Momentum(Optimizer):
     _slots = ("v",)
     _options: ClassVar = {"lr": UNBOUNDED, "momentum": FRACTION}
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+    def __init__(
+        self, lr: float = 0.01, momentum: float = 0.9, *, nonfinite: Nonfinite = "propagate"
+    ) -> None:
         self.lr = lr
         self.momentum = momentum
         self.v: State = None
+        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.momentum, self.lr
@@ -141,6 +149,8 @@ class Nesterov(Optimizer):
         Learning rate, finite and not negative. May be assigned between updates.
     momentum : float, default 0.9
         The share of the velocity that survives a step, in [0, 1).
+    nonfinite : {"propagate", "raise", "skip"}
+        What to do if a gradient holds NaN or infinity: see `update`.
 
     Attributes
     ----------
@@ -171,10 +181,13 @@ class Nesterov(Optimizer):
     _slots = ("v",)
     _options: ClassVar = {"lr": UNBOUNDED, "momentum": FRACTION}
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+    def __init__(
+        self, lr: float = 0.01, momentum: float = 0.9, *, nonfinite: Nonfinite = "propagate"
+    ) -> None:
         self.lr = lr
         self.momentum = momentum
         self.v: State = None
+        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         momentum, lr = self.momentum, self.lr
@@ -205,6 +218,8 @@ class AdaGrad(Optimizer):
         Learning rate, finite and not negative. May be assigned between updates.
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
+    nonfinite : {"propagate", "raise", "skip"}
+        What to do if a gradient holds NaN or infinity: see `update`.
 
     Attributes
     ----------
@@ -229,10 +244,13 @@ class AdaGrad(Optimizer):
     _slots = ("h",)
     _options: ClassVar = {"lr": UNBOUNDED, "eps": UNBOUNDED}
 
-    def __init__(self, lr: float = 0.01, *, eps: float = 1e-7) -> None:
+    def __init__(
+        self, lr: float = 0.01, *, eps: float = 1e-7, nonfinite: Nonfinite = "propagate"
+    ) -> None:
         self.lr = lr
         self.eps = eps
         self.h: State = None
+        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.lr, self.eps
@@ -260,6 +278,8 @@ class RMSprop(Optimizer):
         The share of the mean that survives a step, in [0, 1).
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
+    nonfinite : {"propagate", "raise", "skip"}
+        What to do if a gradient holds NaN or infinity: see `update`.
 
     Attributes
     ----------
@@ -284,11 +304,19 @@ class RMSprop(Optimizer):
     _slots = ("h",)
     _options: ClassVar = {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED}
 
-    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, *, eps: float = 1e-7) -> None:
+    def __init__(
+        self,
+        lr: float = 0.01,
+        decay_rate: float = 0.99,
+        *,
+        eps: float = 1e-7,
+        nonfinite: Nonfinite = "propagate",
+    ) -> None:
         self.lr = lr
         self.decay_rate = decay_rate
         self.eps = eps
         self.h: State = None
+        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.decay_rate, 1 - self.decay_rate, self.lr, self.eps
@@ -322,6 +350,8 @@ class Adam(Optimizer):
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
+    nonfinite : {"propagate", "raise", "skip"}
+        What to do if a gradient holds NaN or infinity: see `update`.
 
     Attributes
     ----------
@@ -357,7 +387,13 @@ class Adam(Optimizer):
     _options: ClassVar = {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION, "eps": UNBOUNDED}
 
     def __init__(
-        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, eps: float = 1e-7
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        *,
+        eps: float = 1e-7,
+        nonfinite: Nonfinite = "propagate",
     ) -> None:
         self.lr = lr
         self.beta1 = beta1
@@ -366,6 +402,7 @@ class Adam(Optimizer):
         self.iter = 0
         self.m: State = None
         self.v: State = None
+        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         t = self.iter + 1
