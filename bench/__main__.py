@@ -7,7 +7,7 @@ from types import ModuleType
 
 from rich.console import Console
 
-from bench import compare, kernels, models, peers, readme, training
+from bench import compare, denormals, kernels, models, peers, readme, training
 from bench.report import INTERRUPTED
 
 # The jobs beside the main one, which is the training with a short table of the kernels.
@@ -16,6 +16,7 @@ JOBS: dict[str, ModuleType] = {
     "kernels": kernels,
     "models": models,
     "peers": peers,
+    "denormals": denormals,
     "compare": compare,
     "readme": readme,
 }

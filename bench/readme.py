@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import kernels, models, peers, report, training
+from bench import denormals, kernels, models, peers, report, training
 
 HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
-Run the main job and the jobs kernels, models and peers (about ten minutes), and put their tables
-and one picture into both READMEs and bench/README.md, so that no figure there is typed by hand.
-A table goes where the document has a line '<!-- from FILE -->' before a block of text.
+Run the main job and the jobs kernels, models, peers and denormals (about ten minutes), and put
+their tables and one picture into both READMEs and bench/README.md, so that no figure there is
+typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a block of
+text.
 """
 EPILOG = """\
 files in DIR: those of all jobs
@@ -31,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    for job in (training.main_job, kernels.main, models.main, peers.main):
+    for job in (training.main_job, *(part.main for part in (kernels, models, peers, denormals))):
         if status := job(options, console):
             return status
     for document in DOCUMENTS:

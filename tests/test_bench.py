@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
-from bench import kernels, models, peer, peers, readme, report, training, updates
+from bench import denormals, kernels, models, peer, peers, readme, report, training, updates
 from bench.timing import Run, interleave, quartiles
 from bench.training import OPTIMIZERS
 
@@ -264,6 +264,16 @@ def test_the_limit_moves_as_many_arrays_as_the_rule(dtype):
         assert params["W"].tolist() == [3.0] * 5
 
 
+def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(denormals, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(denormals, "ELEMENTS", 100)
+    assert bench(monkeypatch, tmp_path, "denormals") == 0
+    assert "subnormal" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
+    assert len(saved) == 2 * (len(OPTIMIZERS) - 1)  # SGD has no state
+    assert all(len(r["times"]) == 4 for r in saved)
+
+
 # ------------------------------------------------------------------ timing
 
 
@@ -462,7 +472,13 @@ def test_the_documents_ask_for_files_that_the_jobs_make():
     asked = [
         m["file"] for d in readme.DOCUMENTS for m in readme.BLOCK.finditer(d.read_text("utf-8"))
     ]
-    assert sorted(set(asked)) == ["bench.txt", "kernels.txt", "models.txt", "peers.txt"]
+    assert sorted(set(asked)) == [
+        "bench.txt",
+        "denormals.txt",
+        "kernels.txt",
+        "models.txt",
+        "peers.txt",
+    ]
     for figure in readme.FIGURES.glob("*.png"):
         assert figure.read_bytes().startswith(PNG)
         assert any(figure.name in document.read_text("utf-8") for document in readme.DOCUMENTS)
