@@ -8,12 +8,13 @@ process obeys commands, one JSON object per line:
     {"do": "drop"}                      forget the arrays
 """
 
+import itertools
 import json
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,12 @@ class Peer:
     before: Callable[[], object] = lambda: None  # before each sample, not timed
 
 
+def learning_rates() -> Iterator[float]:
+    """Adam's corrected learning rate, step by step."""
+    for t in itertools.count(1):
+        yield LR * math.sqrt(1 - BETA2**t) / (1 - BETA1**t)
+
+
 def numpy_twin(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     from zdlfast import reference
 
@@ -44,12 +51,10 @@ def numpy_twin(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
 
 def numpy_out(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     m, v, scratch = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
-    count = 0
+    rates = learning_rates()
 
     def step() -> None:
-        nonlocal count
-        count += 1
-        lr = LR * math.sqrt(1 - BETA2**count) / (1 - BETA1**count)
+        lr = next(rates)
         np.subtract(g, m, out=scratch)
         np.multiply(scratch, 1 - BETA1, out=scratch)
         np.add(m, scratch, out=m)
@@ -88,12 +93,10 @@ def numexpr(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     m, v = np.zeros_like(p), np.zeros_like(p)
     # Arrays, because a Python float would make numexpr compute in double precision.
     rate1, rate2, eps = (np.float32(x) for x in (1 - BETA1, 1 - BETA2, EPS))
-    count = 0
+    rates = learning_rates()
 
     def step() -> None:
-        nonlocal count
-        count += 1
-        lr = np.float32(LR * math.sqrt(1 - BETA2**count) / (1 - BETA1**count))
+        lr = np.float32(next(rates))
         names = {"p": p, "g": g, "m": m, "v": v, "lr": lr, "eps": eps, "r1": rate1, "r2": rate2}
         ne.evaluate("m + r1 * (g - m)", names, out=m)
         ne.evaluate("v + r2 * (g * g - v)", names, out=v)
@@ -115,12 +118,10 @@ def numba(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     kernel = njit(loop, parallel=threads > 1, fastmath=True, error_model="numpy")
     m, v = np.zeros_like(p), np.zeros_like(p)
     rate1, rate2, eps = (np.float32(x) for x in (1 - BETA1, 1 - BETA2, EPS))
-    count = 0
+    rates = learning_rates()
 
     def step() -> None:
-        nonlocal count
-        count += 1
-        lr = np.float32(LR * math.sqrt(1 - BETA2**count) / (1 - BETA1**count))
+        lr = np.float32(next(rates))
         kernel(p, g, m, v, rate1, rate2, lr, eps)
 
     return Peer(step, lambda: p)

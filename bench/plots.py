@@ -46,11 +46,7 @@ STYLE = {
 @mpl.rc_context(STYLE)
 def losses(path: Path, results: list[training.Result], title: str) -> None:
     """The loss of every step, of both trainings: two lines that lie on each other."""
-    rows = -(-len(results) // 3)
-    figure = Figure(figsize=(12, 3.5 * rows), layout="constrained")
-    axes = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False)
-    for ax in axes.flat[len(results) :]:
-        ax.set_visible(False)
+    figure, axes = _grid(len(results), 3, (12, 3.5), share=True)
     for ax, r in zip(axes.flat, results, strict=False):
         steps = np.arange(1, len(r.fast.losses) + 1)
         ax.semilogy(steps, r.numpy.losses, color=ORANGE, linewidth=4, label="NumPy")
@@ -91,11 +87,7 @@ def ratios(path: Path, results: list[training.Result], title: str) -> None:
 def sizes(path: Path, results: list[updates.Result], title: str) -> None:
     """The time of one update over the size of the array, for every optimizer."""
     rules = list(dict.fromkeys(r.case.rule for r in results))
-    rows = -(-len(rules) // 3)
-    figure = Figure(figsize=(13, 4.3 * rows), layout="constrained")
-    axes = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False)
-    for ax in axes.flat[len(rules) :]:
-        ax.set_visible(False)
+    figure, axes = _grid(len(rules), 3, (13, 4.3), share=True)
     most = thread_counts()[-1]
     lines = {NUMPY: {"color": ORANGE, "marker": "h"}, fast(1): {"color": LIGHT, "marker": "o"}}
     lines[fast(most)] = {"color": BLUE, "marker": "o"}
@@ -119,11 +111,7 @@ def sizes(path: Path, results: list[updates.Result], title: str) -> None:
 def models(path: Path, results: list[updates.Result], title: str) -> None:
     """Bars of the time of one update, for every network."""
     names = list(dict.fromkeys(r.case.name for r in results))
-    rows = -(-len(names) // 2)
-    figure = Figure(figsize=(13, 3.8 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False)
-    for ax in axes.flat[len(names) :]:
-        ax.set_visible(False)
+    figure, axes = _grid(len(names), 2, (13, 3.8), share=False)
     counts = thread_counts()
     bars = [(NUMPY, ORANGE), (fast(1), LIGHT)] + [(fast(n), BLUE) for n in counts[1:]]
     width = 0.8 / len(bars)
@@ -174,6 +162,18 @@ def peers(path: Path, results: list[peers_job.Result]) -> None:
     figure.suptitle("Adam, float32: one step on one array")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=11)
     figure.savefig(path)
+
+
+def _grid(
+    count: int, columns: int, size: tuple[float, float], share: bool
+) -> tuple[Figure, np.ndarray]:
+    """A figure of so many plots, in rows of `size`: two-dimensional, what is left over unseen."""
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0], size[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    return figure, axes
 
 
 def _time_over_size(ax: Axes) -> None:

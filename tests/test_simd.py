@@ -9,22 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from process import python
 
 import zdlfast
 from zdlfast import _engine
 
 X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 FOLDER = Path(_engine.__file__).parent
-
-
-def python(code, **env):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize("simd", _engine.available())

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -12,22 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from process import python
 from table import RULES, assert_same_run
 
 import zdlfast
 from zdlfast import _threads
 
 LARGE = 300_000  # elements: enough for helpers, for every rule and dtype
-
-
-def python(code, **env):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 # ------------------------------------------------------------------ how many
