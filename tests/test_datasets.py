@@ -103,6 +103,7 @@ def test_mnist_is_read_from_its_files(tmp_path, rng, zipped, dtype):
         (IMAGES, lambda d: d + b"x", "truncated or too long"),
         (IMAGES, lambda d: d[:10], "truncated: it has 10 bytes"),
         (IMAGES, lambda d: b"", "truncated: it has 0 bytes"),
+        (IMAGES, lambda d: struct.pack(">4I", 2051, 0, 28, 28), "has no images"),
         (LABELS, lambda d: d[:-3], "truncated or too long"),
         (IMAGES, lambda d: struct.pack(">I", 2049) + d[4:],
          "no IDX file of images: it begins with 2049, expected 2051"),
@@ -172,6 +173,16 @@ def test_mnist_is_downloaded_once_and_checked(tmp_path, server):
     assert len(asked) == 4
     assert np.array_equal(again[0][1], t)
     assert np.array_equal(load_mnist(cache)[0][0], x)
+
+
+def test_files_that_are_there_are_left_alone(tmp_path, server, rng):
+    url, _, asked = server
+    mine = write(tmp_path / "mine", contents(rng))
+    (mine / IMAGES).unlink()
+    labels = (mine / LABELS).read_bytes()
+    load_mnist(mine, download=True, url=url)
+    assert asked == [f"/{IMAGES}.gz"]
+    assert (mine / LABELS).read_bytes() == labels
 
 
 def test_a_wrong_checksum_is_an_error_and_nothing_is_kept(tmp_path, server):

@@ -83,6 +83,30 @@ def test_a_wrong_name_or_folder_is_told(monkeypatch, tmp_path, capsys):
     assert "train-images-idx3-ubyte" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seed", ["-1", "5000000000", "one"])
+def test_a_wrong_seed_is_told(monkeypatch, capsys, seed):
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "trajectories", "--seed", seed)
+    assert "--seed" in capsys.readouterr().err
+
+
+def test_an_out_that_is_a_file_is_told(monkeypatch, tmp_path, capsys):
+    (tmp_path / "[x]").write_text("")
+    assert run(monkeypatch, "trajectories", "--out", tmp_path / "[x]") == 1
+    assert "[x]" in "".join(capsys.readouterr().out.split("\n"))
+
+
+def test_an_interrupted_training_is_no_result(monkeypatch):
+    from zdlfast.studies import regularization
+
+    def interrupted(self, *args):
+        return type("History", (), {"complete": False})()
+
+    monkeypatch.setattr(regularization.Trainer, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        regularization.compute(Setup(quick=True))
+
+
 def test_ctrl_c_is_no_traceback(monkeypatch, tmp_path, capsys):
     def interrupted(setup):
         raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import gzip
 import struct
 import zlib
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -111,11 +112,14 @@ def load_mnist(
         checksum is wrong.
     """
     if download:
-        paths = [_fetch(name, folder, url) for name in MNIST]
+        paths = [
+            _find(folder, name) or _fetch(name, folder, url) if folder else _fetch(name, None, url)
+            for name in MNIST
+        ]
     elif folder is None:
         raise ValueError("load_mnist: expected a folder with the four files, or download=True")
     else:
-        paths = [_find(Path(folder), name) for name in MNIST]
+        paths = [_find(folder, name) or _missing(folder, name) for name in MNIST]
     x_train, t_train, x_test, t_test = (
         _read_images(path) if i % 2 == 0 else _read_labels(path) for i, path in enumerate(paths)
     )
@@ -146,13 +150,15 @@ def _split(
     return (samples(x_train), labels(t_train)), (samples(x_test), labels(t_test))
 
 
-def _find(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
+def _find(folder: str | Path, name: str) -> Path | None:
+    paths = (Path(folder) / name, Path(folder) / f"{name}.gz")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _missing(folder: str | Path, name: str) -> NoReturn:
     raise FileNotFoundError(
-        f"{folder / name} is not there, nor is {name}.gz. load_mnist(download=True) fetches it; "
-        f"by hand, get {MIRROR}{name}.gz"
+        f"{Path(folder) / name} is not there, nor is {name}.gz. load_mnist(download=True) fetches "
+        f"it; by hand, get {MIRROR}{name}.gz"
     )
 
 
@@ -176,6 +182,8 @@ def _read_images(path: Path) -> np.ndarray:
     _, count, rows, columns = _header(header, data, path, "images", IMAGES_MAGIC)
     if (rows, columns) != (28, 28):
         raise ValueError(f"{path} has images of {rows}x{columns} pixels, expected 28x28")
+    if count == 0:
+        raise ValueError(f"{path} has no images")
     return _body(header, data, path, count * rows * columns).reshape(count, rows, columns)
 
 

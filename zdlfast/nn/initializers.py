@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
+from zdlfast.nn._checks import number
+
 
 class Initializer:
     """Draws the initial weights of a layer from a normal distribution around 0."""
@@ -55,9 +57,7 @@ class Normal(Initializer):
     """
 
     def __init__(self, std: float = 0.01) -> None:
-        if not (isinstance(std, float | int) and math.isfinite(std) and std >= 0):
-            raise ValueError(f"Normal: std must be a finite number >= 0, got {std!r}")
-        self._std = float(std)
+        self._std = number("Normal", "std", std)
 
     def std(self, fan_in: int) -> float:
         return self._std

@@ -1,12 +1,14 @@
 """Layers: each takes a batch forwards, and the gradient of the loss backwards.
 
-Rows are samples. No layer writes to what it is given, and what it returns is its caller's to
-keep: the article's ReLU zeroes parts of the gradient it receives, these do not.
+Rows are samples. No layer writes to what it is given, and gradients are new arrays at every call:
+the article's ReLU zeroes parts of the gradient it receives, these do not. What went forwards has
+to stay as it is until `backward`, which needs it.
 """
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from zdlfast.nn._checks import instance, number, whole
 from zdlfast.nn.initializers import He, Initializer, float_dtype
 
 Seed = np.random.Generator | int | None
@@ -86,10 +88,9 @@ class Affine(Layer):
         dtype: DTypeLike = np.float64,
     ) -> None:
         super().__init__()
-        for name, value in (("inputs", inputs), ("outputs", outputs)):
-            if value < 1:
-                raise ValueError(f"Affine: {name} must be at least 1, got {value!r}")
+        inputs, outputs = whole("Affine", "inputs", inputs), whole("Affine", "outputs", outputs)
         init = He() if init is None else init
+        instance("Affine", "init", init, Initializer)
         self.params["W"] = init((inputs, outputs), np.random.default_rng(rng), dtype)
         self.params["b"] = np.zeros(outputs, float_dtype(dtype))
 
@@ -181,13 +182,11 @@ class BatchNormalization(Layer):
         dtype: DTypeLike = np.float64,
     ) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"BatchNormalization: size must be at least 1, got {size!r}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"BatchNormalization: momentum must be in [0, 1), got {momentum!r}")
-        if not eps > 0:
-            raise ValueError(f"BatchNormalization: eps must be > 0, got {eps!r}")
-        self.momentum, self.eps = float(momentum), float(eps)
+        size = whole("BatchNormalization", "size", size)
+        self.momentum = number("BatchNormalization", "momentum", momentum, below=1)
+        self.eps = number("BatchNormalization", "eps", eps)
+        if self.eps == 0:
+            raise ValueError("BatchNormalization: eps must be > 0, got 0")
         self.params = {
             "gamma": np.ones(size, float_dtype(dtype)),
             "beta": np.zeros(size, float_dtype(dtype)),
@@ -250,9 +249,7 @@ class Dropout(Layer):
 
     def __init__(self, ratio: float = 0.5, *, rng: Seed = None) -> None:
         super().__init__()
-        if not 0 <= ratio < 1:
-            raise ValueError(f"Dropout: ratio must be in [0, 1), got {ratio!r}")
-        self.ratio = float(ratio)
+        self.ratio = number("Dropout", "ratio", ratio, below=1)
         self.rng = np.random.default_rng(rng)
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:

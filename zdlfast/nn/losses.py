@@ -68,13 +68,20 @@ class SoftmaxCrossEntropy:
 
 def one_hot(t: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Labels as one row per sample with a 1 at the label, checked, in the dtype of the scores."""
+    if scores.ndim != 2 or scores.shape[1] == 0:
+        raise ValueError(f"scores must have shape (n, classes), got {scores.shape}")
     n, classes = scores.shape
     t = np.asarray(t)
     if n == 0:
         raise ValueError("the batch is empty, expected at least one sample")
+    if t.shape == (n, classes) and t.dtype.kind not in "biuf":
+        raise TypeError(f"one-hot labels have dtype {t.dtype}, expected numbers")
     if t.shape == (n, classes):
         if not (np.all(t >= 0) and np.allclose(t.sum(axis=1), 1)):
-            raise ValueError("one-hot labels must be 0 or more, and 1 in the sum of each row")
+            raise ValueError(
+                "one-hot labels must be 0 or more, and 1 in the sum of each row, got rows with "
+                f"the sums {np.unique(t.sum(axis=1))[:3]}"
+            )
         return t.astype(scores.dtype, copy=False)
     if t.shape != (n,):
         raise ValueError(

@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import DTypeLike
 
+from zdlfast.nn._checks import instance, number
 from zdlfast.nn.initializers import Initializer
 from zdlfast.nn.layers import Affine, BatchNormalization, Dropout, Layer, ReLU, Seed
-from zdlfast.nn.losses import SoftmaxCrossEntropy
+from zdlfast.nn.losses import SoftmaxCrossEntropy, one_hot
 
 
 class Sequential:
@@ -35,7 +36,8 @@ class Sequential:
     Raises
     ------
     ValueError
-        There is no layer, or the weight decay is negative or not finite.
+        There is no layer, one is there twice, or they have different dtypes; the weight decay is
+        negative or not finite.
     """
 
     def __init__(
@@ -46,26 +48,30 @@ class Sequential:
     ) -> None:
         if not layers:
             raise ValueError("Sequential: expected at least one layer")
-        if not (math.isfinite(weight_decay) and weight_decay >= 0):
-            raise ValueError(
-                f"Sequential: weight_decay must be finite and >= 0, got {weight_decay!r}"
-            )
+        for i, layer in enumerate(layers):
+            instance("Sequential", f"layer {i + 1}", layer, Layer)
+            if any(layer is other for other in layers[:i]):
+                raise ValueError(f"Sequential: {layer!r} is used twice, expected a layer for each")
         self.layers = layers
         self.last = SoftmaxCrossEntropy() if loss is None else loss
-        self.weight_decay = float(weight_decay)
+        instance("Sequential", "loss", self.last, SoftmaxCrossEntropy)
+        self.weight_decay = number("Sequential", "weight_decay", weight_decay)
         self.batch_loss = math.nan
         self.params: dict[str, np.ndarray] = {}
         # Where each parameter lies: its layer, and its name there.
         self._places: dict[str, tuple[Layer, str]] = {}
-        number = 0
+        place = 0
         for layer in layers:
-            number += isinstance(layer, Affine)
+            place += isinstance(layer, Affine)
             for name, value in layer.params.items():
-                key = f"{name}{number}"
+                key = f"{name}{place}"
                 if key in self.params:
                     raise ValueError(f"Sequential: two layers have a parameter {key}")
                 self.params[key] = value
                 self._places[key] = layer, name
+        dtypes = {str(value.dtype) for value in self.params.values()}
+        if len(dtypes) > 1:
+            raise ValueError(f"Sequential: expected layers of one dtype, got {sorted(dtypes)}")
 
     def predict(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """The scores of a batch, one column per class.
@@ -83,10 +89,14 @@ class Sequential:
             The batch is empty, of another shape, or holds NaN or infinity.
         """
         x = np.asarray(x)
+        if x.dtype.kind not in "biuf":
+            raise TypeError(f"the batch x has dtype {x.dtype}, expected real numbers")
         if x.ndim == 0 or len(x) == 0:
-            raise ValueError(f"the batch x is empty: it has shape {x.shape}")
+            raise ValueError(f"the batch x has shape {x.shape}, expected at least one sample")
         if not np.all(np.isfinite(x)):
             raise ValueError("the batch x holds NaN or infinity, expected finite numbers")
+        for key, (layer, name) in self._places.items():
+            layer.params[name] = self.params[key]  # it may be another array now
         # One dtype all the way: that of the parameters.
         if self.params:
             x = x.astype(next(iter(self.params.values())).dtype, copy=False)
@@ -137,9 +147,8 @@ class Sequential:
 
     def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
         """The share of samples whose highest score is that of their label."""
-        t = np.asarray(t)
-        labels = t.argmax(axis=1) if t.ndim == 2 else t
-        return float(np.mean(self.predict(x).argmax(axis=1) == labels))
+        scores = self.predict(x)
+        return float(np.mean(scores.argmax(axis=1) == one_hot(t, scores).argmax(axis=1)))
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
@@ -183,6 +192,8 @@ def dense_network(
     """
     if len(sizes) < 2:
         raise ValueError(f"sizes must be at least inputs and classes, got {sizes}")
+    if not (isinstance(activation, type) and issubclass(activation, Layer)):
+        raise TypeError(f"activation must be a class of layers such as ReLU, got {activation!r}")
     rng = np.random.default_rng(rng)
     layers: list[Layer] = []
     for inputs, outputs in pairwise(sizes[:-1]):

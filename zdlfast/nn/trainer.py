@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from zdlfast._contract import Optimizer
+from zdlfast.nn._checks import instance, whole
 from zdlfast.nn.layers import Seed
+from zdlfast.nn.losses import one_hot
 from zdlfast.nn.network import Sequential
 
 
@@ -55,8 +58,8 @@ class Trainer:
 
     Raises
     ------
-    ValueError
-        A number is less than 1.
+    TypeError, ValueError
+        A number is no whole number from 1 on, or something else is of no usable type.
     """
 
     def __init__(
@@ -70,11 +73,15 @@ class Trainer:
         rng: Seed = None,
         progress: bool = True,
     ) -> None:
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"Trainer: {name} must be at least 1, got {value!r}")
+        self.epochs = whole("Trainer", "epochs", epochs)
+        self.batch_size = whole("Trainer", "batch_size", batch_size)
+        instance("Trainer", "network", network, Sequential)
+        instance("Trainer", "optimizer", optimizer, Optimizer)
+        if learning_rate is not None and not callable(learning_rate):
+            raise TypeError(
+                f"Trainer: learning_rate must be a function of the epoch, got {learning_rate!r}"
+            )
         self.network, self.optimizer = network, optimizer
-        self.epochs, self.batch_size = epochs, batch_size
         self.learning_rate = learning_rate
         self.rng = np.random.default_rng(rng)
         self.progress = progress
@@ -102,7 +109,7 @@ class Trainer:
         Raises
         ------
         ValueError
-            There are not as many labels as samples, or none at all.
+            There are not as many labels as samples, or none at all, or labels are out of range.
         """
         x, t = np.asarray(x), np.asarray(t)
         if x.ndim == 0 or t.ndim == 0 or len(x) == 0 or len(x) != len(t):
@@ -110,6 +117,10 @@ class Trainer:
                 f"Trainer: expected as many labels as samples, and at least one, got x of shape "
                 f"{x.shape} and t of shape {t.shape}"
             )
+        # Wrong labels are told before, not after an epoch.
+        for samples, labels in [(x, t)] + ([evaluate] if evaluate is not None else []):
+            classes = self.network.predict(samples[:1]).shape[1]
+            one_hot(labels, np.empty((len(samples), classes)))
         losses: list[float] = []
         accuracies: tuple[list[float], list[float]] = [], []
         complete = True
@@ -123,12 +134,14 @@ class Trainer:
                     for start in range(0, len(x), self.batch_size):
                         batch = order[start : start + self.batch_size]
                         grads = self.network.gradient(x[batch], t[batch])
-                        self.optimizer.update(self.network.params, grads)
                         losses.append(self.network.batch_loss)
+                        self.optimizer.update(self.network.params, grads)
                         advance()
-                    accuracies[0].append(self.network.accuracy(x, t))
+                    measured = [self.network.accuracy(x, t)]
                     if evaluate is not None:
-                        accuracies[1].append(self.network.accuracy(*evaluate))
+                        measured.append(self.network.accuracy(*evaluate))
+                    for of_epochs, accuracy in zip(accuracies, measured, strict=False):
+                        of_epochs.append(accuracy)
         except KeyboardInterrupt:
             complete = False
         return History(
@@ -139,13 +152,11 @@ class Trainer:
 @contextmanager
 def _bar(steps: int, shown: bool) -> Iterator[Callable[[], None]]:
     """A progress bar, as a function that advances it."""
-    try:
-        if not shown:
-            raise ImportError
-        from rich.progress import Progress
-    except ImportError:
+    if not shown or importlib.util.find_spec("rich") is None:
         yield lambda: None
         return
+    from rich.progress import Progress
+
     with Progress(transient=True) as progress:
         task = progress.add_task("training", total=steps)
         yield lambda: progress.advance(task)

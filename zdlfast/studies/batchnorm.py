@@ -85,5 +85,5 @@ def draw(result: Result) -> Figure:
         ax.set_ylim(0, 1.03)
     figure.supxlabel("epoch")
     figure.supylabel("accuracy on the training images")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    axes[0, 0].legend(loc="upper left", fontsize=9)
     return figure

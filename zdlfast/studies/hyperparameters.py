@@ -120,6 +120,8 @@ def train(
         )
         with np.errstate(over="ignore", invalid="ignore"):
             history = trainer.fit(x[VALIDATED:], t[VALIDATED:], (x[:VALIDATED], t[:VALIDATED]))
+        if not history.complete:
+            raise KeyboardInterrupt
         if not np.all(np.isfinite(history.loss)):
             raise FloatingPointError("the loss is not finite")
     except Exception as error:
@@ -192,12 +194,13 @@ def best_so_far(trials: list[Trial]) -> np.ndarray:
 def describe(result: Result) -> Report:
     rows = []
     for name, trials in result.trials.items():
-        best = max(trials, key=lambda trial: trial.accuracy or 0.0)
+        top = max(trials, key=lambda trial: trial.accuracy or 0.0)
         good = sum((trial.accuracy or 0.0) >= 0.8 for trial in trials)
         failed = sum(trial.accuracy is None for trial in trials)
-        rows.append([name, str(len(trials)), str(failed), str(good), f"{best.accuracy or 0:.1%}",
-                     f"{best.lr:.2g}", f"{best.weight_decay:.1g}"])  # fmt: skip
-    best_search = max(result.trials, key=lambda name: best_so_far(result.trials[name])[-1])
+        rows.append([name, str(len(trials)), str(failed), str(good), f"{top.accuracy or 0:.1%}",
+                     f"{top.lr:.2g}", f"{top.weight_decay:.1g}"])  # fmt: skip
+    best = {name: best_so_far(trials)[-1] for name, trials in result.trials.items()}
+    winners = " and ".join(name for name in best if best[name] == max(best.values()))
     last = result.example[-1]
     place = float(last.x[np.argmax(last.y)])
     return Report(
@@ -205,7 +208,7 @@ def describe(result: Result) -> Report:
         rows,
         f"A grid tries {len({trial.lr for trial in result.trials[GRID]})} learning rates with as "
         "many trials as the others take to try a new one each time; the model spends its trials "
-        f"where it expects good ones. Best of all here: {best_search}. In the example, the model "
+        f"where it expects good ones. Best here: {winners}. In the example, the model "
         f"has the maximum of the function at {place:.2f} after {len(last.x)} evaluations.",
     )
 

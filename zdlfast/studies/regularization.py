@@ -48,6 +48,8 @@ def compute(setup: Setup) -> Result:
             progress=False,
         )
         history = trainer.fit(x[:SAMPLES], t[:SAMPLES], test)
+        if not history.complete:
+            raise KeyboardInterrupt
         result.train[name], result.test[name] = history.train_accuracy, history.test_accuracy
         weights = [value.ravel() for key, value in network.params.items() if key.startswith("W")]
         result.norms[name] = {

@@ -62,7 +62,8 @@ def describe(result: Result) -> Report:
     rows = []
     for name, path in result.paths.items():
         x, y = path[-1]
-        turns = int(np.count_nonzero(np.diff(np.sign(path[:, 1])) != 0))
+        away = path[np.abs(path[:, 1]) > 1e-3, 1]  # on the ground of the valley, all is rounding
+        turns = int(np.count_nonzero(np.diff(np.sign(away))))
         length = float(np.hypot(*np.diff(path, axis=0).T).sum())
         rows.append(
             [name, f"{x:.4f}", f"{y:.4f}", f"{valley(x, y):.4f}", str(turns), f"{length:.1f}"]
