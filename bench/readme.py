@@ -1,6 +1,7 @@
 """The job ``readme``: measure everything, and put the figures into the documents."""
 
 import argparse
+import os
 import re
 import shutil
 from pathlib import Path
@@ -39,7 +40,9 @@ def main(options: argparse.Namespace, console: Console) -> int:
         document.write_text(paste(document.read_text("utf-8"), options.out), "utf-8")
     for figure in FIGURES.glob("*.png"):
         shutil.copyfile(options.out / figure.name, figure)
-    console.print(f"{', '.join(d.name for d in DOCUMENTS)}: these figures now")
+    console.print(
+        f"{', '.join(os.path.relpath(d, ROOT) for d in DOCUMENTS)} have these figures now"
+    )
     return 0
 
 
