@@ -1,8 +1,9 @@
 /* Stresses the thread pool, for sanitizers: several callers, nested calls, changing numbers of
- * threads, pauses in which helpers fall asleep, and (with an argument) forks.
+ * threads, pauses in which helpers fall asleep, and (with an argument, and without a sanitizer,
+ * whose own locks do not survive them) forks.
  *
- *     gcc -g -O1 -fsanitize=thread -std=c11 -pthread -o pool tests/pool.c && ./pool
- *     gcc -g -O1 -fsanitize=address,undefined -std=c11 -pthread -o pool tests/pool.c && ./pool fork
+ *     gcc -g -O1 -fsanitize=thread -std=gnu11 -pthread -o pool tests/pool.c && ./pool
+ *     gcc -O2 -std=gnu11 -pthread -o pool tests/pool.c && ./pool forks
  */
 
 #include "../zdlfast/_pool.c"
