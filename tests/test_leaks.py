@@ -62,7 +62,8 @@ def test_updates_leak_nothing(rule, rng, case):
     assert all(
         a == b or isinstance(x, float) for a, b, x in zip(now, counts, objects, strict=True)
     )
-    assert grown < 5_000
+    # One object per update would be 24,000 bytes and more; some caches grow a little.
+    assert grown < 20_000
 
 
 def test_state_is_let_go(rule):
