@@ -1,14 +1,15 @@
 """What ``update(params, grads)`` promises, for every rule alike.
 
-An update has four parts: `Optimizer._plan` looks at everything and changes nothing,
-`Optimizer._run` changes parameters and state arrays, then the state is stored and the step
-is counted. What can be checked is checked in the first part, and the second one takes back
-what it did if NumPy raises after all: an update happens whole or not at all.
+An update has two parts: `Optimizer._plan` looks at everything and changes nothing,
+`Optimizer._step` changes parameters, state and the step count. What can be checked is checked
+in the first part, and what the second one did is taken back if it is interrupted or if NumPy
+raises after all: an update happens whole or not at all.
 """
 
 import math
 import numbers
 import warnings
+from _operator import setitem
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zdlfast import _state
+from zdlfast._engine import attempt, in_turn
 
 #: The state of all parameters: None before the first update, then a container like params.
 State = dict[Any, Any] | list[Any] | None
@@ -25,6 +27,9 @@ Parameter = NDArray[Any] | float | np.floating[Any]
 Gradient = NDArray[Any] | float | np.number[Any]
 Params = Mapping[Any, Parameter] | list[NDArray[Any]] | list[float] | list[Parameter]
 Grads = Mapping[Any, Gradient] | Sequence[Gradient]
+
+#: A function of C and its arguments, for `attempt`.
+Call = tuple[Any, ...]
 
 #: What to do about gradients that hold NaN or infinity.
 Nonfinite = Literal["propagate", "raise", "skip"]
@@ -130,6 +135,9 @@ class Optimizer:
         interrupted or runs out of memory between two operations.)
         A parameter that is met for the first time starts with state of zeros.
         """
+        return in_turn(self, self._update, params, grads)
+
+    def _update(self, params: Any, grads: Any) -> bool | None:
         entries, containers = self._plan(params, grads)
         if self.nonfinite != "propagate":
             for entry in entries:
@@ -139,19 +147,9 @@ class Optimizer:
                     raise FloatingPointError(
                         f"grads[{entry.key!r}] holds NaN or infinity, expected finite numbers"
                     )
-        self._run(params, entries, self._scalars())
-        for i, container in enumerate(containers):
-            if isinstance(container, list):
-                container[: len(entries)] = [entry.state[i] for entry in entries]
-            else:
-                container.update((entry.key, entry.state[i]) for entry in entries)
-            setattr(self, self._slots[i], container)
-        self._count_step()
+        undo: list[Call] = []
+        attempt(lambda: self._step(params, entries, containers, undo), undo)
         return None
-
-    def _count_step(self) -> None:
-        if self._counter:
-            setattr(self, self._counter, getattr(self, self._counter) + 1)
 
     def _scalars(self) -> tuple[float, ...]:
         """The numbers that the rule takes in the coming step: Python floats."""
@@ -221,33 +219,41 @@ class Optimizer:
         """The entries that NumPy has to update, in order, and those that kernels can."""
         return entries, []
 
-    def _run_kernel(self, entries: list[Entry]) -> None:
-        """Update these entries, or raise with none of them changed."""
+    def _finish(self, entries: list[Entry]) -> Call | None:
+        """The call that updates the entries that kernels can, and counts the step."""
+        if self._counter is None:
+            return None
+        return object.__setattr__, self, self._counter, getattr(self, self._counter) + 1
 
-    def _run(self, params: Any, entries: list[Entry], scalars: tuple[float, ...]) -> None:
-        """Update every entry; take everything back if that fails."""
+    def _step(
+        self, params: Any, entries: list[Entry], containers: list[Any], undo: list[Call]
+    ) -> Call | None:
+        """Do all of an update but the call that it returns; how to undo it goes to `undo`."""
+        scalars = self._scalars()
         by_numpy, by_kernel = self._split(entries)
-        copies = _copies(by_numpy) if self._always_copies or _may_raise(by_numpy) else []
-        replaced = []
-        try:
-            for entry in by_numpy:
-                if type(entry.param) is np.ndarray and entry.param.ndim == 0:
-                    self._run_0d(entry, scalars)
-                    continue
-                result, *state = self._rule(entry.param, entry.grad, *entry.state, *scalars)
-                entry.state = tuple(state)
-                if not entry.plain and (entry.replaces or result is not entry.param):
-                    replaced.append(entry)
-                    params[entry.key] = result
-            self._run_kernel(by_kernel)
-        except BaseException:
-            for array, copy in copies:
-                array[...] = copy
-            for entry in replaced:
-                params[entry.key] = entry.value
-            raise
+        if self._always_copies or _may_raise(by_numpy):
+            undo.extend((setitem, array, ..., copy) for array, copy in _copies(by_numpy))
+        for entry in by_numpy:
+            if type(entry.param) is np.ndarray and entry.param.ndim == 0:
+                self._step_0d(entry, scalars)
+                continue
+            result, *state = self._rule(entry.param, entry.grad, *entry.state, *scalars)
+            entry.state = tuple(state)
+            if not entry.plain and (entry.replaces or result is not entry.param):
+                undo.append((setitem, params, entry.key, entry.value))
+                params[entry.key] = result
+        for i, (slot, container) in enumerate(zip(self._slots, containers, strict=True)):
+            undo.append((object.__setattr__, self, slot, getattr(self, slot)))
+            if isinstance(container, list):
+                undo.append((setitem, container, slice(None), container.copy()))
+                container[: len(entries)] = [entry.state[i] for entry in entries]
+            else:
+                undo += [(dict.update, container, dict(container)), (dict.clear, container)]
+                container.update((entry.key, entry.state[i]) for entry in entries)
+            setattr(self, slot, container)
+        return self._finish(by_kernel)
 
-    def _run_0d(self, entry: Entry, scalars: tuple[float, ...]) -> None:
+    def _step_0d(self, entry: Entry, scalars: tuple[float, ...]) -> None:
         """Apply the rule to a 0-d array, through views of one element.
 
         NumPy 1 promotes 0-d arrays as numbers, and both NumPys make numbers of their results.

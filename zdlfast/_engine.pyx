@@ -2,7 +2,7 @@
 # cython: cdivision=True, binding=False
 """The engine: takes containers of arrays and runs a rule's loop over their memory.
 
-It knows arrays and no formula. `Kernel.run` does an update if every entry of it is usual:
+It knows arrays and no formula. `Kernel.step` does an update if every entry of it is usual:
 exact ndarrays of float32 or float64 whose memory does not overlap within the entry. If one
 entry is not, it changes nothing and says so, and the NumPy rule takes over.
 """
@@ -326,6 +326,7 @@ cdef void execute_blocks(
 
 
 include "_cut.pxi"
+include "_turns.pxi"
 
 
 # ------------------------------------------------------------------ a whole update
@@ -451,7 +452,7 @@ cdef class Kernel:
         self.options, self.slots, self.counter = options, slots, counter
 
     def takes(self, param, grad, tuple state) -> bool:
-        """Whether `run` would take an entry of these arrays."""
+        """Whether `step` would take an entry of these arrays."""
         cdef Item item
         cdef PyObject *values[STREAMS]
         cdef int i
@@ -464,7 +465,14 @@ cdef class Kernel:
         return True
 
     def update(self, optimizer, params, grads) -> bool:
-        """Do `run` with the state that lies in the optimizer, and count the step."""
+        """Do `step` in the optimizer's turn, with the state that lies in it."""
+        cdef Use *use = begin(<PyObject *>optimizer)
+        try:
+            return self.update_in_turn(optimizer, params, grads)
+        finally:
+            end(use)
+
+    cdef bint update_in_turn(self, optimizer, params, grads) except -1:
         cdef double[MAX_SCALARS] scalars
         cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
         cdef Py_ssize_t at = 0
@@ -476,27 +484,23 @@ cdef class Kernel:
             s1 = attribute(optimizer, attributes, <str>self.slots[1], &at)
         if attribute(optimizer, attributes, "nonfinite", &at) != "propagate":
             return False
-        if not self.apply(params, grads, s0, s1, scalars):
-            return False
-        if self.counter is not None:
-            # Past the checks of __setattr__, which cost more than a small update.
-            PyObject_GenericSetAttr(optimizer, self.counter, count)
-        return True
+        return self.apply(optimizer, count, params, grads, s0, s1, scalars)
 
-    def run(self, optimizer, params, grads, s0=None, s1=None) -> bool:
-        """Apply the rule to every entry, or return False with nothing changed.
+    def step(self, optimizer, params, grads, s0=None, s1=None) -> bool:
+        """Apply the rule to every entry and count the step, or return False: nothing changed.
 
         Parameters
         ----------
         optimizer : Optimizer
-            What has the options and the step count; the step is not counted here.
+            What has the options and the step count.
         params, grads, s0, s1 : dict or list
             The arrays; of the state as many as the rule has slots.
         """
         cdef double[MAX_SCALARS] scalars
         cdef Py_ssize_t at = 0
-        self.next_step(optimizer, PyObject_GenericGetDict(optimizer, NULL), &at, scalars)
-        return self.apply(params, grads, s0, s1, scalars)
+        cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
+        cdef object count = self.next_step(optimizer, attributes, &at, scalars)
+        return self.apply(optimizer, count, params, grads, s0, s1, scalars)
 
     cdef object next_step(
         self, object optimizer, dict attributes, Py_ssize_t *at, double *scalars
@@ -515,7 +519,9 @@ cdef class Kernel:
         rule.scalars(options, t, scalars)
         return count
 
-    cdef bint apply(self, params, grads, s0, s1, const double *scalars) except -1:
+    cdef bint apply(
+        self, optimizer, count, params, grads, s0, s1, const double *scalars
+    ) except -1:
         cdef const Rule *rule = &table[self.row]
         cdef bint by_key = is_dict(<PyObject *>params)
         cdef PyObject *containers[STREAMS]
@@ -549,6 +555,9 @@ cdef class Kernel:
             else:
                 with nogil:
                     execute_all(items, ready, bytes, threads, scalars)
+            if self.counter is not None:
+                # Past the checks of __setattr__, which cost more than a small update.
+                PyObject_GenericSetAttr(optimizer, self.counter, count)
             return True
         finally:
             for k in range(ready):

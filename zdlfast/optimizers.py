@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zdlfast import reference
-from zdlfast._contract import Entry, Grads, Optimizer, Params
+from zdlfast._contract import Call, Entry, Grads, Optimizer, Params
 from zdlfast._engine import Kernel, extent
 
 # In the book's order.
@@ -39,11 +39,16 @@ class _Fast(Optimizer):
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
         return (entries, []) if _share_memory(by_numpy, by_kernel) else (by_numpy, by_kernel)
 
-    def _run_kernel(self, entries: list[Entry]) -> None:
+    def _finish(self, entries: list[Entry]) -> Call:
         params, grads = [entry.param for entry in entries], [entry.grad for entry in entries]
         state = [[entry.state[i] for entry in entries] for i in range(len(self._slots))]
-        if not self._kernel.run(self, params, grads, *state):
-            raise RuntimeError("arrays were exchanged by another thread during an update")
+        return self._kernel.step, self, params, grads, *state
+
+    def _update(self, params: Any, grads: Any) -> bool | None:
+        # A kernel takes nothing that has to be searched for NaN first.
+        if self.nonfinite == "propagate" and self._update_gathered(params, grads):
+            return None
+        return super()._update(params, grads)
 
     def _update_gathered(self, params: Any, grads: Any) -> bool:
         """Update from containers that the kernel does not walk itself, if the arrays are usual.
@@ -63,10 +68,7 @@ class _Fast(Optimizer):
             lists = [[container[key] for key in keys] for container in containers]
         except (LookupError, TypeError):
             return False  # for the checks to explain, or to make new state
-        if not self._kernel.run(self, *lists):
-            return False
-        self._count_step()
-        return True
+        return self._kernel.step(self, *lists)
 
 
 def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], bool | None]:
@@ -75,10 +77,7 @@ def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], bool | None]:
 
     @functools.wraps(Optimizer.update)
     def update(self: _Fast, params: Params, grads: Grads) -> bool | None:
-        # The kernel takes nothing that has to be searched for NaN first.
         if run(self, params, grads):
-            return None
-        if self.nonfinite == "propagate" and self._update_gathered(params, grads):
             return None
         return super(_Fast, self).update(params, grads)
 

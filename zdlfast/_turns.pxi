@@ -1,0 +1,146 @@
+# One optimizer is used by one thread at a time, and an update happens whole or not at all.
+# Included by _engine.pyx.
+#
+# Both have to hold when a signal arrives. Its handler, which may raise KeyboardInterrupt, runs
+# between Python's bytecodes; here are none.
+
+import os
+from time import sleep
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
+
+cdef double PATIENCE = 0.0001   # seconds: few ever wait, and a large update takes longer
+
+# Somebody who uses an optimizer, or waits for it: the first one in the queue has it. Not on the
+# user's stack, which is gone after a fork, or if the interpreter ends.
+cdef struct Use:
+    PyObject *optimizer
+    unsigned long thread    # 0 if a fork left it behind
+    Use *next
+
+cdef Use *queue = NULL      # of all uses; the GIL guards it
+cdef Use *spare = NULL
+
+
+cdef inline Use *begin(PyObject *optimizer) except NULL:
+    """Line up for the optimizer, and wait for it."""
+    global spare
+    cdef Use *use = spare
+    cdef Use **link = &queue
+    if use != NULL:
+        spare = use.next
+    else:
+        use = <Use *>malloc(sizeof(Use))
+        if use == NULL:
+            raise MemoryError("no memory to use an optimizer")
+    use.optimizer, use.thread, use.next = optimizer, PyThread_get_thread_ident(), NULL
+    while link[0] != NULL:
+        link = &link[0].next
+    link[0] = use
+    if queue != use:
+        wait(use)
+    return use
+
+
+cdef inline void end(Use *use) noexcept:
+    global spare
+    cdef Use **link = &queue
+    while link[0] != use:
+        link = &link[0].next
+    link[0] = use.next
+    use.next = spare
+    spare = use
+
+
+cdef Use *first_before(const Use *use) noexcept:
+    """The one who has the optimizer that somebody waits for."""
+    cdef Use *first = queue
+    while first.optimizer != use.optimizer:
+        first = first.next
+    return first if first != use else NULL
+
+
+cdef int wait(Use *use) except -1:
+    cdef Use *first = first_before(use)
+    cdef str name
+    try:
+        while first != NULL:
+            name = type(<object>use.optimizer).__name__
+            if first.thread == 0:
+                raise RuntimeError(
+                    f"another thread was using this {name} when the process was forked, so that "
+                    "half of an update is missing here: make a new one"
+                )
+            if first.thread == use.thread:
+                raise RuntimeError(
+                    f"this {name} is in use by this very thread: it was called from within, by "
+                    "a container of an update or by a signal handler"
+                )
+            sleep(PATIENCE)
+            first = first_before(use)
+    except BaseException:
+        end(use)
+        raise
+    return 0
+
+
+def _after_fork() -> None:
+    """In the new process, let go of what other threads waited for, and keep what they had."""
+    cdef Use *use = queue
+    cdef Use *following
+    while use != NULL:
+        following = use.next
+        if use.thread != PyThread_get_thread_ident():
+            if first_before(use) != NULL:
+                end(use)
+            elif use.thread != 0:
+                use.thread = 0
+                Py_INCREF(use.optimizer)    # no other one is to have its address
+        use = following
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def in_turn(optimizer, work, *args):
+    """Return ``work(*args)``, called while no other thread uses the optimizer.
+
+    Raises
+    ------
+    RuntimeError
+        This thread uses it already, or it is a copy that a fork made in the middle of a use.
+    """
+    cdef Use *use = begin(<PyObject *>optimizer)
+    try:
+        return work(*args)
+    finally:
+        end(use)
+
+
+def attempt(work, list undo) -> None:
+    """Call ``work()`` and then what it returns; if either fails, undo everything and raise.
+
+    Parameters
+    ----------
+    work : callable
+        It may be interrupted anywhere. What would undo it, it puts into `undo` beforehand. It
+        returns the last thing to do, if any: a call that changes all or, if it fails or
+        returns False, nothing.
+    undo : list
+        Calls, which are made in reverse order. A call is a tuple of a function and its
+        arguments; it has to be a function of C for nothing to come between.
+    """
+    cdef tuple call
+    try:
+        call = work()
+        if call is not None and call[0](*call[1:]) is False:
+            raise RuntimeError("arrays were exchanged by another thread during an update")
+    except BaseException:
+        for call in reversed(undo):
+            try:
+                call[0](*call[1:])
+            except Exception:
+                pass    # a container that takes nothing back; the rest still goes
+        raise
