@@ -281,7 +281,7 @@ class Optimizer:
             name, if there is one; ``state``, arrays by slot and by key, or None before the first
             update.
         """
-        return _state.collect(self, copy)
+        return in_turn(self, _state.collect, self, copy)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
@@ -297,7 +297,7 @@ class Optimizer:
             It is of another class or a newer format; keys are missing or too many; an option or
             an array is not as it has to be, or does not fit the state that this optimizer has.
         """
-        _state.restore(self, state)
+        in_turn(self, _state.restore, self, state)
 
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]

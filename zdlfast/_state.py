@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from zdlfast._engine import in_turn
+
 if TYPE_CHECKING:
     from zdlfast._contract import Optimizer
 
@@ -18,7 +20,7 @@ FORMAT = 1
 
 
 def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
-    """What `Optimizer.state_dict` returns."""
+    """What `Optimizer.state_dict` returns, in the optimizer's turn."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "class": type(optimizer).__name__,
@@ -40,7 +42,7 @@ def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
 
 
 def restore(optimizer: "Optimizer", content: Any) -> None:
-    """What `Optimizer.load_state_dict` does."""
+    """What `Optimizer.load_state_dict` does, in the optimizer's turn."""
     name = type(optimizer).__name__
     if not isinstance(content, Mapping):
         raise TypeError(f"the state must be a dict, got {type(content).__name__}")
@@ -68,10 +70,9 @@ def restore(optimizer: "Optimizer", content: Any) -> None:
     _check_slots_agree(slots)
     for slot, container in slots.items():
         _check_same(slot, container, getattr(optimizer, slot, None))
-    for attribute in (*options, *counter):
-        setattr(optimizer, attribute, getattr(checked, attribute))
-    for slot, container in slots.items():
-        setattr(optimizer, slot, container)
+        setattr(checked, slot, container)
+    # At once, whatever signals arrive.
+    vars(optimizer).update(vars(checked))
 
 
 def _options(optimizer: "Optimizer") -> list[str]:
@@ -188,9 +189,15 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
     --------
     load
     """
+    path = Path(path)
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
+    in_turn(optimizer, _save, path, optimizer, params)
+
+
+def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
     import json
 
-    path = Path(path)
     arrays: dict[str, np.ndarray] = {}
     content = collect(optimizer, copy=False)
     manifest = {name: value for name, value in content.items() if name != "state"}
@@ -198,14 +205,11 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
         slot: _pack(slot, held, arrays) for slot, held in content["state"].items()
     }
     manifest["params"] = _pack("params", params, arrays)
-    write = _WRITERS.get(path.suffix)
-    if write is None:
-        raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
     # Beside the file, because only within one folder a name is exchanged at once.
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with beside.open("xb") as file:
-            write(file, json.dumps(manifest), arrays)
+            _WRITERS[path.suffix](file, json.dumps(manifest), arrays)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

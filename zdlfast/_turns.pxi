@@ -7,6 +7,8 @@
 import os
 from time import sleep
 
+from cpython.exc cimport PyErr_CheckSignals
+
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
 
@@ -78,6 +80,7 @@ cdef int wait(Use *use) except -1:
                     "a container of an update or by a signal handler"
                 )
             sleep(PATIENCE)
+            PyErr_CheckSignals()    # of those that came while it did not sleep
             first = first_before(use)
     except BaseException:
         end(use)
