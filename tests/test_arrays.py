@@ -217,7 +217,7 @@ def test_usual_arrays_are_plain_to_the_checks(rule, dtype):
     numpy, params = rule.numpy(), {"W": np.ones(3, dtype)}
     for _ in range(2):
         numpy.update(params, {"W": np.ones(3, dtype)})
-        entries, _ = numpy._plan(params, {"W": np.ones(3, dtype)})
-        assert entries[0].plain
-    entries, _ = numpy._plan(params, {"W": np.ones(3, int)})
-    assert not entries[0].plain
+        containers = numpy._containers(params)
+        entry = numpy._entry("W", params["W"], np.ones(3, dtype), params, containers)
+        assert entry.plain
+    assert not numpy._entry("W", params["W"], np.ones(3, int), params, containers).plain

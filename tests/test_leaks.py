@@ -73,6 +73,7 @@ def test_updates_leak_nothing(rule, rng, case):
 
     # A leak grows in every round; caches of the interpreter grow now and then.
     update(1000)
+    gc.collect()
     counts = [sys.getrefcount(thing) for thing in objects]
     rounds = []
     for _ in range(ROUNDS):

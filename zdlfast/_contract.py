@@ -1,24 +1,25 @@
 """What ``update(params, grads)`` promises, for every rule alike.
 
-An update has two parts: `Optimizer._plan` looks at everything and changes nothing,
+An update has two parts: `Optimizer._update` looks at everything and changes nothing, then
 `Optimizer._step` changes parameters, state and the step count. What can be checked is checked
 in the first part, and what the second one did is taken back if it is interrupted or if NumPy
 raises after all: an update happens whole or not at all.
 """
 
+import copy
 import math
 import numbers
 import warnings
 from _operator import setitem
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zdlfast import _state
-from zdlfast._engine import attempt, in_turn
+from zdlfast._engine import attempt, extent, in_turn
 
 #: The state of all parameters: None before the first update, then a container like params.
 State = dict[Any, Any] | list[Any] | None
@@ -33,6 +34,7 @@ Call = tuple[Any, ...]
 
 #: What to do about gradients that hold NaN or infinity.
 Nonfinite = Literal["propagate", "raise", "skip"]
+_NONFINITE: tuple[str, ...] = get_args(Nonfinite)
 
 # A line of the cache, and the size of an array from which on its place in one counts: bytes.
 _LINE = 64
@@ -84,6 +86,7 @@ class Optimizer:
     _slots: ClassVar[tuple[str, ...]] = ()
     _counter: ClassVar[str | None] = None
     _always_copies: ClassVar[bool] = False
+    _widens: ClassVar[bool] = False  # whether a gradient of a wider dtype widens the state
     _options: ClassVar[dict[str, float]] = {}
     nonfinite: Nonfinite = "propagate"
 
@@ -93,8 +96,8 @@ class Optimizer:
             value = _option(name, value, self._options[name])
         elif name == self._counter:
             value = _count(name, value)
-        elif name == "nonfinite" and value not in get_args(Nonfinite):
-            raise ValueError(f"nonfinite must be one of {get_args(Nonfinite)}, got {value!r}")
+        elif name == "nonfinite" and not (isinstance(value, str) and value in _NONFINITE):
+            raise ValueError(f"nonfinite must be one of {_NONFINITE}, got {value!r}")
         object.__setattr__(self, name, value)
 
     def update(self, params: Params, grads: Grads) -> bool | None:
@@ -138,7 +141,14 @@ class Optimizer:
         return in_turn(self, self._update, params, grads)
 
     def _update(self, params: Any, grads: Any) -> bool | None:
-        entries, containers = self._plan(params, grads)
+        containers = self._containers(params)
+        keys, values, gradients = _fetched(params, grads)
+        if self._update_usual(keys, values, gradients, containers):
+            return None
+        entries = [
+            self._entry(key, value, gradient, params, containers)
+            for key, value, gradient in zip(keys, values, gradients, strict=True)
+        ]
         if self.nonfinite != "propagate":
             for entry in entries:
                 if not _is_finite(entry.grad):
@@ -151,6 +161,12 @@ class Optimizer:
         attempt(lambda: self._step(params, entries, containers, undo), undo)
         return None
 
+    def _update_usual(
+        self, keys: Sequence[Any], values: list[Any], grads: list[Any], containers: list[Any]
+    ) -> bool:
+        """Do the whole update if nothing in it needs to be looked at."""
+        return False
+
     def _scalars(self) -> tuple[float, ...]:
         """The numbers that the rule takes in the coming step: Python floats."""
         raise NotImplementedError
@@ -160,13 +176,11 @@ class Optimizer:
         """The new parameter and the new state: in place for arrays, new for numbers."""
         raise NotImplementedError
 
-    def _plan(self, params: Any, grads: Any) -> tuple[list[Entry], list[Any]]:
-        """Check everything; return the work and the containers that hold the state."""
+    def _containers(self, params: Any) -> list[Any]:
+        """The containers of state, of a kind with that of the parameters."""
         is_mapping = hasattr(params, "keys")
         if not is_mapping and not isinstance(params, list):
             raise TypeError(f"params must be a mapping or a list, got {type(params).__name__}")
-        if not hasattr(grads, "__getitem__"):
-            raise TypeError(f"grads must be a mapping or a list, got {type(grads).__name__}")
         containers = [getattr(self, name) for name in self._slots]
         for name, container in zip(self._slots, containers, strict=True):
             if not isinstance(container, dict | list | None):
@@ -182,19 +196,13 @@ class Optimizer:
                     f"params is a {type(params).__name__}, but the state {name} is a "
                     f"{type(container).__name__}: use one optimizer for each kind of container"
                 )
-        keys = list(params.keys()) if is_mapping else range(len(params))
-        return [self._entry(key, params, grads, containers) for key in keys], containers
+        return containers
 
-    def _entry(self, key: Any, params: Any, grads: Any, containers: list[Any]) -> Entry:
+    def _entry(
+        self, key: Any, value: Any, grad: Any, params: Any, containers: list[Any]
+    ) -> Entry:
         """Check one parameter and what belongs to it."""
-        value = param = params[key]
-        try:
-            grad = grads[key]
-        except LookupError as error:
-            kind = IndexError if isinstance(error, IndexError) else KeyError
-            raise kind(f"params[{key!r}] has no gradient: grads[{key!r}] is missing") from None
-        except TypeError as error:
-            raise TypeError(f"grads[{key!r}] cannot be looked up: {error}") from None
+        param = value
         plain = _is_plain(value) and _is_like(grad, value)
         if not plain:
             param, grad = _checked(key, value, grad)
@@ -205,13 +213,13 @@ class Optimizer:
                 )
         state = []
         for slot, container in zip(self._slots, containers, strict=True):
-            if key < len(container) if isinstance(container, list) else key in container:
-                held = container[key]
-            else:
+            if not _has(container, key):
                 held = zeros_like(param)
-            if not (plain and _is_like(held, value) and held.flags.writeable):
-                _check_state(f"{slot}[{key!r}]", held, param, grad)
-                plain = False
+            else:
+                held = container[key]
+                if not (plain and _is_like(held, value) and held.flags.writeable):
+                    _check_state(f"{slot}[{key!r}]", held, param, grad, self._widens)
+                    plain = False
             state.append(held)
         return Entry(key, value, param, grad, tuple(state), plain)
 
@@ -244,13 +252,7 @@ class Optimizer:
                 params[entry.key] = result
         for i, (slot, container) in enumerate(zip(self._slots, containers, strict=True)):
             undo.append((object.__setattr__, self, slot, getattr(self, slot)))
-            if isinstance(container, list):
-                undo.append((setitem, container, slice(None), container.copy()))
-                container[: len(entries)] = [entry.state[i] for entry in entries]
-            else:
-                undo += [(dict.update, container, dict(container)), (dict.clear, container)]
-                container.update((entry.key, entry.state[i]) for entry in entries)
-            setattr(self, slot, container)
+            setattr(self, slot, _stored(container, [(e.key, e.state[i]) for e in entries]))
         return self._finish(by_kernel)
 
     def _step_0d(self, entry: Entry, scalars: tuple[float, ...]) -> None:
@@ -263,7 +265,10 @@ class Optimizer:
             for value in (entry.param, entry.grad, *entry.state)
         ]
         _, *state = self._rule(*operands, *scalars)
-        entry.state = tuple(np.reshape(value, ()) for value in state)
+        entry.state = tuple(
+            held if new is operand else np.reshape(new, ())
+            for new, operand, held in zip(state, operands[2:], entry.state, strict=True)
+        )
 
     def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
         """Everything that training needs to go on: plain arrays, numbers and strings.
@@ -299,6 +304,16 @@ class Optimizer:
         """
         in_turn(self, _state.restore, self, state)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For pickle: copies, which no update by another thread changes.
+        return in_turn(self, copy.deepcopy, vars(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update(in_turn(self, copy.deepcopy, vars(self), memo))
+        return twin
+
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]
         if self.nonfinite != "propagate":
@@ -331,10 +346,47 @@ def _count(name: str, value: Any) -> int:
     return int(value)
 
 
+def _fetched(params: Any, grads: Any) -> tuple[Sequence[Any], list[Any], list[Any]]:
+    """Keys, parameters and gradients, each taken out of its container once."""
+    if not hasattr(grads, "__getitem__"):
+        raise TypeError(f"grads must be a mapping or a list, got {type(grads).__name__}")
+    keys = range(len(params)) if isinstance(params, list) else list(params.keys())
+    values, gradients = [], []
+    for key in keys:
+        values.append(params[key])
+        try:
+            gradients.append(grads[key])
+        except LookupError as error:
+            kind = IndexError if isinstance(error, IndexError) else KeyError
+            raise kind(f"params[{key!r}] has no gradient: grads[{key!r}] is missing") from None
+        except TypeError as error:
+            raise TypeError(f"grads[{key!r}] cannot be looked up: {error}") from None
+    return keys, values, gradients
+
+
+def _has(container: Any, key: Any) -> bool:
+    return key < len(container) if isinstance(container, list) else key in container
+
+
+def _stored(container: Any, pairs: list[tuple[Any, Any]]) -> Any:
+    """A container of state with these arrays: another one if it has not got them already."""
+    if all(_has(container, key) and container[key] is array for key, array in pairs):
+        return container
+    container = copy.copy(container)
+    if isinstance(container, list):
+        container[: len(pairs)] = [array for _, array in pairs]
+    else:
+        container.update(pairs)
+    return container
+
+
 def _is_finite(grad: Any) -> bool:
     """Whether a gradient holds neither NaN nor infinity; objects are taken to be finite."""
-    is_object = isinstance(grad, np.ndarray) and grad.dtype.hasobject
-    return is_object or bool(np.all(np.isfinite(grad)))
+    if isinstance(grad, int) or (isinstance(grad, np.ndarray) and grad.dtype.hasobject):
+        return True
+    finite = np.isfinite(grad)
+    # What is masked is not there.
+    return bool(np.all(np.ma.filled(finite, True)))
 
 
 def _is_plain(param: Any) -> bool:
@@ -385,13 +437,20 @@ def _usable(name: str, value: Any) -> Any:
     return value
 
 
-def _check_state(name: str, held: Any, param: Any, grad: Any) -> None:
+def _check_state(name: str, held: Any, param: Any, grad: Any, widens: bool) -> None:
     held = _usable(f"the state {name}", held)
     if np.shape(held) != np.shape(param):
         raise ValueError(
             f"the state {name} has shape {np.shape(held)}, but its parameter has shape "
             f"{np.shape(param)}"
         )
+    # Another dtype is that of another training: to go on would lose digits without a word.
+    if isinstance(param, np.ndarray):
+        dtype, expected = held.dtype.newbyteorder("="), param.dtype.newbyteorder("=")
+        if dtype != expected and not (widens and np.can_cast(expected, dtype)):
+            raise TypeError(
+                f"the state {name} has dtype {held.dtype}, but its parameter has {param.dtype}"
+            )
     _check_target(name, held, grad)
     _check_target(f"the parameter of the state {name}", param, held)
 
@@ -424,17 +483,13 @@ def zeros_like(param: Any) -> np.ndarray:
     if type(zeros) is not np.ndarray or dtype.hasobject or zeros.nbytes < _ALIGN_FROM:
         return zeros
     # Where wide accesses to the parameter stay within a line, those to its state do too.
-    past = (_address(param) - _address(zeros)) % _LINE
+    past = (extent(param)[0] - extent(zeros)[0]) % _LINE
     if past and past % dtype.itemsize == 0:
         memory = np.zeros(zeros.nbytes + _LINE, np.uint8)
-        past = (_address(param) - _address(memory)) % _LINE
+        past = (extent(param)[0] - extent(memory)[0]) % _LINE
         zeros = np.ndarray(zeros.shape, dtype, memory, past, zeros.strides)
+        zeros.flags.writeable = True  # which NumPy makes it not if memory is short
     return zeros
-
-
-def _address(array: np.ndarray) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def _may_raise(entries: list[Entry]) -> bool:
@@ -445,7 +500,7 @@ def _may_raise(entries: list[Entry]) -> bool:
     container that new values are stored in.
     """
     return (
-        not {"raise", "call"}.isdisjoint(np.geterr().values())
+        not {"raise", "call", "log"}.isdisjoint(np.geterr().values())
         or any(action == "error" for action, *_ in warnings.filters)
         or not all(entry.plain or entry.is_numeric for entry in entries)
     )

@@ -354,21 +354,43 @@ cdef bint prepare_dicts(
     cdef PyObject *values[STREAMS]
     cdef Py_ssize_t[STREAMS] position
     cdef PyObject *key
+    cdef bint usual = False
     cdef int i, count = 2 + rule.slots
     for i in range(count):
         position[i] = 0
     while PyDict_Next(containers[0], &position[0], &key, &values[0]):
-        # Looking up any other key could run Python code.
-        if ready[0] == size or not (is_str(key) or is_int(key)):
+        if ready[0] == size or not is_usual(key):
             return False
         # Dicts filled in the same order are walked in step, without a look-up.
-        if next_in_step(containers, position, count, key, values):
-            if not prepare(&items[ready[0]], rule, values):
-                return False
-        elif not look_up(&items[ready[0]], rule, containers, key, values):
+        if not next_in_step(containers, position, count, key, values):
+            if not usual:
+                for i in range(1, count):
+                    if not has_usual_keys(containers[i]):
+                        return False
+                usual = True
+            for i in range(1, count):
+                values[i] = PyDict_GetItemWithError(containers[i], key)
+                if values[i] == NULL:
+                    return False
+        if not prepare(&items[ready[0]], rule, values):
             return False
         ready[0] += 1
     return ready[0] == size
+
+
+cdef inline bint is_usual(PyObject *key) noexcept:
+    """Whether to look up a key runs no Python code, which could change anything."""
+    return is_str(key) or is_int(key)
+
+
+cdef bint has_usual_keys(PyObject *mapping) noexcept:
+    cdef Py_ssize_t at = 0
+    cdef PyObject *key
+    cdef PyObject *value
+    while PyDict_Next(mapping, &at, &key, &value):
+        if not is_usual(key):
+            return False
+    return True
 
 
 cdef inline bint next_in_step(
@@ -384,28 +406,6 @@ cdef inline bint next_in_step(
             or (is_str(other) and is_str(key) and PyUnicode_Compare(other, key) == 0)
         )
     return same
-
-
-cdef bint look_up(
-    Item *item, const Rule *rule, PyObject **containers, PyObject *key, PyObject **values
-) except -1:
-    """Prepare the item of this key, whose parameter is in `values` already."""
-    cdef int i, found = 1
-    # Keys of the other dicts may run code, which could take away what is only borrowed.
-    Py_INCREF(key)
-    Py_INCREF(values[0])
-    try:
-        while found < 2 + rule.slots:
-            values[found] = PyDict_GetItemWithError(containers[found], key)
-            if values[found] == NULL:
-                return False
-            Py_INCREF(values[found])
-            found += 1
-        return prepare(item, rule, values)
-    finally:
-        Py_DECREF(key)
-        for i in range(found):
-            Py_DECREF(values[i])
 
 
 cdef object attribute(object optimizer, dict attributes, str name, Py_ssize_t *at):
@@ -477,7 +477,11 @@ cdef class Kernel:
         cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
         cdef Py_ssize_t at = 0
         cdef object s0 = None, s1 = None
-        cdef object count = self.next_step(optimizer, attributes, &at, scalars)
+        cdef object count
+        try:
+            count = self.next_step(optimizer, attributes, &at, scalars)
+        except OverflowError:
+            return False    # of a step count, after all other checks
         if table[self.row].slots > 0:
             s0 = attribute(optimizer, attributes, <str>self.slots[0], &at)
         if table[self.row].slots > 1:
@@ -499,7 +503,11 @@ cdef class Kernel:
         cdef double[MAX_SCALARS] scalars
         cdef Py_ssize_t at = 0
         cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
-        cdef object count = self.next_step(optimizer, attributes, &at, scalars)
+        cdef object count
+        try:
+            count = self.next_step(optimizer, attributes, &at, scalars)
+        except OverflowError:
+            return False    # of a step count, which NumPy's rule is to tell of
         return self.apply(optimizer, count, params, grads, s0, s1, scalars)
 
     cdef object next_step(

@@ -5,7 +5,7 @@ into C. Constructor, attributes, checks and documentation are inherited.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,31 +44,18 @@ class _Fast(Optimizer):
         state = [[entry.state[i] for entry in entries] for i in range(len(self._slots))]
         return self._kernel.step, self, params, grads, *state
 
-    def _update(self, params: Any, grads: Any) -> bool | None:
-        # A kernel takes nothing that has to be searched for NaN first.
-        if self.nonfinite == "propagate" and self._update_gathered(params, grads):
-            return None
-        return super()._update(params, grads)
-
-    def _update_gathered(self, params: Any, grads: Any) -> bool:
-        """Update from containers that the kernel does not walk itself, if the arrays are usual.
-
-        An OrderedDict, keys that are tuples, gradients in a tuple: fetched into lists.
-        """
-        containers = [params, grads, *(getattr(self, slot) for slot in self._slots)]
-        if isinstance(params, list):
-            keys: Any = range(len(params))
-        elif hasattr(params, "keys"):
-            keys = list(params.keys())
-        else:
+    def _update_usual(
+        self, keys: Sequence[Any], values: list[Any], grads: list[Any], containers: list[Any]
+    ) -> bool:
+        # An OrderedDict, keys that are tuples, gradients in a tuple: now they lie in lists. A
+        # kernel takes nothing that has to be searched for NaN first.
+        if self.nonfinite != "propagate" or not values:
             return False
-        if any(container is None for container in containers):
-            return False
-        try:
-            lists = [[container[key] for key in keys] for container in containers]
-        except (LookupError, TypeError):
-            return False  # for the checks to explain, or to make new state
-        return self._kernel.step(self, *lists)
+        state: list[list[Any]] = [
+            [container.get(key) for key in keys] if isinstance(container, dict) else container
+            for container in containers
+        ]
+        return self._kernel.step(self, values, grads, *state)
 
 
 def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], bool | None]:

@@ -108,6 +108,7 @@ class Momentum(Optimizer):
     """
 
     _slots = ("v",)
+    _widens = True
     _options: ClassVar = {"lr": UNBOUNDED, "momentum": FRACTION}
 
     def __init__(
