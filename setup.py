@@ -60,7 +60,7 @@ setup(
         extension(
             "_engine",
             [],
-            ["_blocks.pxi", "_cut.pxi", "_cpu.h", "_pool.h", "_kernels.pxd"],
+            ["_blocks.pxi", "_cut.pxi", "_turns.pxi", "_cpu.h", "_pool.h", "_kernels.pxd"],
             ("_pool.c",),
         ),
         *(

@@ -199,7 +199,19 @@ def test_a_key_that_no_file_can_hold_is_told(tmp_path, key):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("value", ["text", np.array(["text"]), np.array([None]), [1.0]])
+class Own(zdlfast.Adam):
+    pass
+
+
+def test_a_class_of_ones_own_is_told_when_it_is_saved(tmp_path):
+    with pytest.raises(TypeError, match=r"Own could not be loaded.*save its state_dict"):
+        zdlfast.save(tmp_path / "a.npz", Own())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "value", ["text", np.array(["text"]), np.array([None]), [1.0], np.ma.array([1.0], mask=[True])]
+)
 def test_a_value_that_no_file_can_hold_is_told(tmp_path, value):
     with pytest.raises(TypeError, match=r"params\['W'\]"):
         zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(), {"W": value})
@@ -226,6 +238,65 @@ def test_damaged_and_other_files_are_told(tmp_path, ending):
     np.savez(tmp_path / "c.npz", W=np.ones(2))
     with pytest.raises(ValueError, match="cannot be loaded"):
         zdlfast.load(tmp_path / "c.npz")
+
+
+def test_no_flipped_bit_is_taken_for_a_state(tmp_path, rng, ending):
+    """What is loaded is what was saved, or an error: of the arrays, their headers, the options."""
+    optimizer = zdlfast.Momentum(lr=0.1)
+    params = {"W": np.arange(600.0).reshape(20, 30), "b": np.ones(3, np.float32)}
+    optimizer.update(params, params)
+    path = tmp_path / f"a{ending}"
+    zdlfast.save(path, optimizer, params)
+    whole, refused = path.read_bytes(), 0
+    # Most bits are of numbers; those of headers come before and between them.
+    places = {*rng.integers(0, 8 * len(whole), 500), *range(0, 8 * 600, 7)}
+    places |= set(range(8 * (len(whole) - 700), 8 * len(whole), 7))
+    for place in sorted(places):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            loaded, loaded_params = zdlfast.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017 - it may be right, too
+            refused += 1
+        else:  # a time stamp
+            assert repr(loaded) == repr(optimizer)
+            assert_same_run(loaded, optimizer, loaded_params, params)
+    assert refused > 500
+
+
+def test_a_path_that_cannot_be_read_is_an_os_error(tmp_path, ending):
+    with pytest.raises(FileNotFoundError):
+        zdlfast.load(tmp_path / f"none{ending}")
+    (tmp_path / f"folder{ending}").mkdir()
+    with pytest.raises((IsADirectoryError, PermissionError)):
+        zdlfast.load(tmp_path / f"folder{ending}")
+    with pytest.raises(OSError, match="folder"):
+        zdlfast.save(tmp_path / f"folder{ending}", zdlfast.SGD())
+    with pytest.raises(FileNotFoundError):
+        zdlfast.save(tmp_path / "missing" / f"a{ending}", zdlfast.SGD())
+
+
+def test_a_dtype_that_safetensors_lacks_is_named(tmp_path):
+    pytest.importorskip("safetensors")
+    with pytest.raises(TypeError, match=r"params\.0 has dtype complex128.*\.npz can"):
+        zdlfast.save(tmp_path / "a.safetensors", zdlfast.SGD(), {"W": np.ones(2, complex)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_state_of_another_dtype_or_shape_is_told_by_the_update(rule):
+    for make in (rule.fast, rule.numpy):
+        for wrong in (np.ones(3, np.float32), np.ones(4)):
+            if rule.slots:
+                trained, optimizer = make(), make()
+                trained.update({"W": wrong}, {"W": np.ones_like(wrong)})
+                optimizer.load_state_dict(trained.state_dict())
+                params = {"W": np.ones(3)}
+                text = rf"state {rule.slots[0]}\['W'\] has (dtype float32|shape \(4,\)), but its"
+                with pytest.raises((TypeError, ValueError), match=text):
+                    optimizer.update(params, {"W": np.ones(3)})
+                assert_same_bits(params["W"], np.ones(3))
 
 
 def test_a_newer_format_is_told(tmp_path, monkeypatch):
@@ -289,6 +360,61 @@ print(len(saved))
     left = [p.name for p in tmp_path.iterdir()]
     assert all(name == f"a{ending}" or name.endswith(".tmp") for name in left)
     assert len(left) > 2  # some kills came in the middle of a file
+
+
+def test_tied_parameters_stay_tied(tmp_path, ending):
+    tied = np.ones(3)
+    params = {"in": tied, "b": np.ones(3), "out": tied}
+    zdlfast.save(tmp_path / f"a{ending}", zdlfast.SGD(), params)
+    _, loaded = zdlfast.load(tmp_path / f"a{ending}")
+    assert loaded["in"] is loaded["out"]
+    assert loaded["in"] is not loaded["b"]
+
+
+def test_arrays_that_a_mapping_makes_at_each_call_are_not_taken_for_one(tmp_path):
+    class Making(dict):
+        def __getitem__(self, key):
+            return np.full(3, float(key))
+
+    params = Making(dict.fromkeys(range(50)))
+    zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(), params)
+    _, loaded = zdlfast.load(tmp_path / "a.npz")
+    assert [value[0] for value in loaded.values()] == list(range(50))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links and rights")
+def test_links_are_followed_and_rights_are_kept(tmp_path):
+    (tmp_path / "real.npz").write_text("")
+    (tmp_path / "real.npz").chmod(0o640)
+    (tmp_path / "a.npz").symlink_to("real.npz")
+    zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(lr=0.3))
+    assert (tmp_path / "a.npz").is_symlink()
+    assert zdlfast.load(tmp_path / "real.npz")[0].lr == 0.3
+    assert (tmp_path / "real.npz").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_read_only_file_stays(tmp_path, monkeypatch):
+    zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(lr=0.3))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for others than root
+    with pytest.raises(PermissionError, match="is read-only"):
+        zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(lr=0.4))
+    assert zdlfast.load(tmp_path / "a.npz")[0].lr == 0.3
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(lr=0.3))
+    monkeypatch.undo()
+    assert zdlfast.load(tmp_path / "a.npz")[0].lr == 0.3
+
+
+def test_a_long_name_is_no_error(tmp_path):
+    path = tmp_path / ("a" * 240 + ".npz")
+    zdlfast.save(path, zdlfast.SGD())
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_files_have_the_rights_that_others_have(tmp_path):

@@ -198,9 +198,7 @@ class Optimizer:
                 )
         return containers
 
-    def _entry(
-        self, key: Any, value: Any, grad: Any, params: Any, containers: list[Any]
-    ) -> Entry:
+    def _entry(self, key: Any, value: Any, grad: Any, params: Any, containers: list[Any]) -> Entry:
         """Check one parameter and what belongs to it."""
         param = value
         plain = _is_plain(value) and _is_like(grad, value)

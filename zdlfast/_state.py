@@ -4,7 +4,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -47,7 +48,7 @@ def restore(optimizer: "Optimizer", content: Any) -> None:
     if not isinstance(content, Mapping):
         raise TypeError(f"the state must be a dict, got {type(content).__name__}")
     version = content.get("format")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise ValueError(f"the state has format {version!r}, expected a number from 1 on")
     if version > FORMAT:
         raise ValueError(
@@ -102,7 +103,7 @@ def _container(slot: str, given: Any) -> dict[Any, np.ndarray] | list[np.ndarray
 
 
 def _array(name: str, value: Any) -> np.ndarray:
-    if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fc":
+    if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fcO":
         what = value.dtype if hasattr(value, "dtype") else type(value).__name__
         raise TypeError(f"the state {name} must be an array of floats, got {what}")
     return np.array(value)
@@ -164,22 +165,24 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
     """Write an optimizer, and parameters if they are given, to a file.
 
     Whatever happens, a crash or a full disk at any moment, the file is the old one or the new
-    one, whole: it is written under another name beside it, flushed to the disk and renamed.
+    one, whole: it is written under another name beside it, flushed to the disk and renamed. (A
+    process that is killed in between leaves a file ``.zdlfast-*.tmp``, which may be deleted.)
 
     Parameters
     ----------
     path : path
         The file, by its ending ``.npz`` or, if the package safetensors is installed,
-        ``.safetensors``. No pickle is in it.
+        ``.safetensors``. No pickle is in it. A link is followed.
     optimizer : Optimizer
         One of `zdlfast` or `zdlfast.reference`.
     params : mapping or list, optional
-        Arrays and numbers. Keys may be strings, whole numbers, and tuples of these.
+        Arrays and numbers. Keys may be strings, whole numbers, and tuples of these. An array
+        under several keys is stored once, and comes back as one array.
 
     Raises
     ------
     TypeError
-        A key or a value can be stored in no such file.
+        The optimizer, a key or a value can be stored in no such file.
     ValueError
         The file's name has another ending.
     OSError
@@ -190,39 +193,55 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
     load
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"{path} must end in {' or '.join(_WRITERS)}")
+    _format_of(path)
+    if type(optimizer).__module__ not in ("zdlfast.optimizers", "zdlfast.reference"):
+        raise TypeError(
+            f"a {type(optimizer).__qualname__} could not be loaded, expected an optimizer of "
+            "zdlfast or zdlfast.reference itself: save its state_dict()"
+        )
     in_turn(optimizer, _save, path, optimizer, params)
 
 
 def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
     import json
+    import shutil
 
+    write = _format_of(path).write
     arrays: dict[str, np.ndarray] = {}
+    names: dict[int, tuple[str, Any]] = {}  # of what is stored already
     content = collect(optimizer, copy=False)
     manifest = {name: value for name, value in content.items() if name != "state"}
     manifest["state"] = {
-        slot: _pack(slot, held, arrays) for slot, held in content["state"].items()
+        slot: _pack(slot, held, arrays, names) for slot, held in content["state"].items()
     }
-    manifest["params"] = _pack("params", params, arrays)
+    manifest["params"] = _pack("params", params, arrays, names)
+    text = json.dumps(manifest)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} is read-only")
     # Beside the file, because only within one folder a name is exchanged at once.
-    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+    beside = path.with_name(f".zdlfast-{os.urandom(8).hex()}.tmp")
     try:
         with beside.open("xb") as file:
-            _WRITERS[path.suffix](file, json.dumps(manifest), arrays)
+            write(file, {_MANIFEST: text, _CHECKSUM: _checksum(text, arrays)}, arrays)
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, beside)
         beside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
     if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # The new name, to the disk as well. The file is there already, so that it is no error
+        # if a folder may not be opened or flushed.
+        with contextlib.suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
@@ -242,23 +261,24 @@ def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
+    OSError
+        There is no such file, or it may not be read.
     ValueError
         The file is damaged, of a newer zdlfast, or none that `save` wrote.
     """
     import json
-    import zipfile
 
     from zdlfast import optimizers
 
     path = Path(path)
-    read = _READERS.get(path.suffix)
-    if read is None:
-        raise ValueError(f"{path} must end in {' or '.join(_READERS)}")
+    read = _format_of(path).read
+    with path.open("rb"):
+        pass  # what is wrong with the path is no damage of the file
     try:
-        text, arrays = read(path)
-        manifest = json.loads(text)
+        strings, arrays = read(path)
+        if strings[_CHECKSUM] != _checksum(strings[_MANIFEST], arrays):
+            raise ValueError("its checksum differs: it is damaged")
+        manifest = json.loads(strings[_MANIFEST])
         name = manifest["class"]
         if name not in optimizers.__all__:
             raise ValueError(f"it is of {name!r}, expected one of {optimizers.__all__}")
@@ -269,14 +289,29 @@ def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
         }
         restore(optimizer, content)
         return optimizer, _unpack(manifest["params"], arrays)
-    except FileNotFoundError:
+    except (MemoryError, ModuleNotFoundError):
         raise
-    except (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        raise ValueError(f"{path} cannot be loaded: {error}") from error
+    # Damage makes the readers raise nearly anything.
+    except Exception as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} cannot be loaded: {what}") from error
 
 
-def _pack(what: str, held: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of all that a file holds, whatever the byte order and layout of its arrays."""
+    import hashlib
+
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        plain = np.asarray(array, array.dtype.newbyteorder("="), order="C")
+        digest.update(f"{name} {plain.dtype.name} {plain.shape}".encode())
+        digest.update(plain.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _pack(
+    what: str, held: Any, arrays: dict[str, np.ndarray], names: dict[int, tuple[str, Any]]
+) -> Any:
     """A container for the manifest, with its arrays put aside under names."""
     if held is None:
         return None
@@ -286,12 +321,15 @@ def _pack(what: str, held: Any, arrays: dict[str, np.ndarray]) -> Any:
     packed = []
     for i, (key, value) in enumerate(pairs):
         entry: dict[str, Any] = {"key": _pack_key(what, key)}
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(f"{what}[{key!r}] is a masked array, whose mask would be lost")
         if isinstance(value, np.ndarray | np.generic):
             if value.dtype.kind not in "biufc":
                 raise TypeError(f"{what}[{key!r}] has dtype {value.dtype}, expected numbers")
-            entry["array"] = f"{what}.{i}"
+            name, _ = names.setdefault(id(value), (f"{what}.{i}", value))
+            entry["array"] = name
             entry["scalar"] = isinstance(value, np.generic)
-            arrays[entry["array"]] = np.asarray(value)
+            arrays[name] = np.asarray(value)
         elif isinstance(value, int | float):
             entry["number"] = value
         else:
@@ -326,35 +364,56 @@ def _unpack_key(key: Any) -> Any:
     return tuple(map(_unpack_key, key)) if isinstance(key, list) else key
 
 
-def _write_npz(file: BinaryIO, manifest: str, arrays: dict[str, np.ndarray]) -> None:
-    np.savez(file, zdlfast=np.array(manifest), **arrays)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class _Format:
+    """How a file of some ending holds a few strings and arrays."""
+
+    write: Callable[[BinaryIO, dict[str, str], dict[str, np.ndarray]], None]
+    read: Callable[[Path], tuple[dict[str, str], dict[str, np.ndarray]]]
 
 
-def _read_npz(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+def _format_of(path: Path) -> _Format:
+    if path.suffix not in _FORMATS:
+        raise ValueError(f"{path} must end in {' or '.join(_FORMATS)}")
+    return _FORMATS[path.suffix]
+
+
+def _write_npz(file: BinaryIO, strings: dict[str, str], arrays: dict[str, np.ndarray]) -> None:
+    texts = {name: np.array(text) for name, text in strings.items()}
+    np.savez(file, **texts, **arrays)  # type: ignore[arg-type]
+
+
+def _read_npz(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     # Opened here, because np.load forgets to close what is damaged.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
         arrays = dict(data)
-    return str(arrays.pop("zdlfast")), arrays
+    return {name: str(arrays.pop(name)) for name in (_MANIFEST, _CHECKSUM)}, arrays
 
 
-def _write_safetensors(file: BinaryIO, manifest: str, arrays: dict[str, np.ndarray]) -> None:
+def _write_safetensors(
+    file: BinaryIO, strings: dict[str, str], arrays: dict[str, np.ndarray]
+) -> None:
     from safetensors.numpy import save as to_bytes
 
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            raise TypeError(
+                f"{name} has dtype {array.dtype}, which .safetensors cannot hold; .npz can"
+            )
     # It stores bytes as they lie in memory.
     plain = {name: np.array(a, a.dtype.newbyteorder("="), order="C") for name, a in arrays.items()}
-    file.write(to_bytes(plain, {"zdlfast": manifest}))
+    file.write(to_bytes(plain, strings))
 
 
-def _read_safetensors(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = file.keys()
-            return file.metadata()["zdlfast"], {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-_WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors}
-_READERS = {".npz": _read_npz, ".safetensors": _read_safetensors}
+_MANIFEST, _CHECKSUM = "zdlfast", "sha256"
+_FORMATS = {
+    ".npz": _Format(_write_npz, _read_npz),
+    ".safetensors": _Format(_write_safetensors, _read_safetensors),
+}

@@ -29,6 +29,11 @@ class _Fast(Optimizer):
             cls._kernel = Kernel(rule, tuple(cls._options), cls._slots, cls._counter)
             cls.__doc__ = cls.__bases__[-1].__doc__  # the reference class's
             cls.update = _update_by(cls._kernel)  # type: ignore[assignment, method-assign]
+        elif not {"_rule", "_scalars"}.isdisjoint(vars(cls)):
+            raise TypeError(
+                f"{cls.__name__} changes the rule of a compiled optimizer, which would not be "
+                f"noticed: inherit from zdlfast.reference"
+            )
 
     def _split(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
         by_numpy: list[Entry] = []

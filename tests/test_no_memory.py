@@ -1,0 +1,117 @@
+"""When memory runs out: MemoryError, and nothing has changed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from process import python
+
+TESTS = Path(__file__).parent
+
+# Lets each allocation of an update fail in turn, of C, of Python and of NumPy.
+EVERY_ALLOCATION = """
+import copy, ctypes, sys, tempfile
+from pathlib import Path
+import numpy as np, zdlfast
+sys.path.insert(0, {tests!r})
+from table import RULES, assert_same_run
+
+library = ctypes.CDLL(None)
+fail_after, not_failed = library.fail_after, library.not_failed
+
+def attempt(n, function):
+    "Call the function while allocation `n` fails; tell whether it came to that."
+    try:
+        fail_after(n)
+        function()
+        return not_failed() == 0
+    # NumPy forgets here and there to say why it failed.
+    except (MemoryError, SystemError):
+        return True
+    finally:
+        try:
+            fail_after(0)
+        except MemoryError:
+            pass
+
+def same(a, params_a, b, params_b):
+    try:
+        assert_same_run(a, b, params_a, params_b)
+    except AssertionError:
+        return False
+    return True
+
+def network(case):
+    values = np.random.default_rng(0).standard_normal(200)
+    cases = dict(
+        many=lambda: {{str(i): values[i : i + 3].copy() for i in range(20)}},
+        strided=lambda: dict(W=values[:100].reshape(10, 10).copy()[:, ::2], b=values[:3].copy()),
+        slow=lambda: dict(h=values[:9].astype("f2"), x=1.5, W=values[:9].copy(), z=np.array(1.0)),
+        list=lambda: [values[:50].copy(), values[:20].copy()[::2], 0.5],
+        large=lambda: dict(W=np.ones(200_000), b=np.ones(100_000)),
+    )
+    return cases[case]()
+
+zdlfast.set_num_threads(2)
+failures = 0
+for row in RULES:
+    for case in ("many", "strided", "slow", "list", "large"):
+        for steps in (0, 1):
+            for n in range(1, 10_000):
+                optimizer, params, grads = row.fast(), network(case), network(case)
+                for _ in range(steps):
+                    optimizer.update(params, grads)
+                before, params_before = copy.deepcopy((optimizer, params))
+                after, params_after = copy.deepcopy((optimizer, params))
+                after.update(params_after, grads)
+                came = attempt(n, lambda: optimizer.update(params, grads))
+                assert same(optimizer, params, after, params_after) or same(
+                    optimizer, params, before, params_before
+                ), (row.name, case, steps, n)
+                optimizer.update(params, grads)
+                if not came:
+                    break
+                failures += 1
+print(failures)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
+def test_an_update_without_memory_is_whole_or_not_at_all(tmp_path):
+    library = tmp_path / "no_memory.so"
+    subprocess.run(
+        ["gcc", "-O1", "-shared", "-fPIC", "-o", library, TESTS / "no_memory.c"], check=True
+    )
+    done = python(
+        EVERY_ALLOCATION.format(tests=str(TESTS)),
+        LD_PRELOAD=str(library),
+        PYTHONMALLOC="malloc",
+        OPENBLAS_NUM_THREADS="1",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 1000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+@pytest.mark.parametrize("twin", ["", ".reference"])
+def test_state_that_there_is_no_memory_for_changes_nothing(twin):
+    code = f"""
+import resource, numpy as np, zdlfast, zdlfast.reference
+params = {{"b": np.ones(1000), "W": np.ones(30_000_000)}}
+optimizer = zdlfast{twin}.Adam()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, resource.RLIM_INFINITY))
+try:
+    optimizer.update(params, params)
+except MemoryError:
+    print(optimizer.iter, optimizer.m, optimizer.v, *(np.all(p == 1) for p in params.values()))
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+optimizer.update(params, params)
+print(optimizer.iter)
+"""
+    done = python(code)
+    assert done.stdout == "0 None None True True\n1\n", done.stderr
