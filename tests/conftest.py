@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from table import RULES
 
 from zdlfast import _engine
+
+# What --hypothesis-profile may name.
+for name, examples in {"default": 1000, "million": 1_000_000}.items():
+    settings.register_profile(
+        name, max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+settings.load_profile("default")
 
 
 @pytest.fixture(params=RULES, ids=lambda row: row.name)

@@ -46,6 +46,13 @@ def assert_same_bits(actual, expected, what=""):
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == expected.dtype, what
     assert actual.shape == expected.shape, what
+    if actual.dtype.kind == "c":
+        assert_same_bits(actual.real, expected.real, f"{what}.real")
+        assert_same_bits(actual.imag, expected.imag, f"{what}.imag")
+        return
+    if actual.dtype.kind == "O":
+        assert list(map(repr, actual.flat)) == list(map(repr, expected.flat)), what
+        return
     if actual.dtype.kind == "f":
         both_nan = np.isnan(actual) & np.isnan(expected)
         same = (actual == expected) & (np.signbit(actual) == np.signbit(expected))
