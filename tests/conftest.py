@@ -2,17 +2,21 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from table import RULES
 
 from zdlfast import _engine
 
-# What --hypothesis-profile may name.
-for name, examples in {"default": 1000, "million": 1_000_000}.items():
-    settings.register_profile(
-        name, max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-settings.load_profile("default")
+EXAMPLES = 1000  # at a time, because Hypothesis remembers them all
+
+
+def pytest_addoption(parser):
+    text = f"examples that the property test draws: a multiple of {EXAMPLES}"
+    parser.addoption("--examples", type=int, default=EXAMPLES, help=text)
+
+
+def pytest_generate_tests(metafunc):
+    if "part" in metafunc.fixturenames:
+        metafunc.parametrize("part", range(metafunc.config.getoption("examples") // EXAMPLES))
 
 
 @pytest.fixture(params=RULES, ids=lambda row: row.name)

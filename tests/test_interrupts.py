@@ -11,7 +11,7 @@ import pytest
 from table import assert_same_run, keys_of
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
-INTERRUPTS = 60
+INTERRUPTS = 30
 
 
 class Interrupt(BaseException):

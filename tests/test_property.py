@@ -2,7 +2,7 @@
 
 1,000 examples a run; a million, which takes some hours:
 
-    python -m pytest tests/test_property.py --hypothesis-profile=million
+    python -m pytest tests/test_property.py --examples 1000000
 """
 
 import copy
@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from hypothesis import event, given
+from conftest import EXAMPLES
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from table import RULES, assert_same_run
@@ -227,7 +228,8 @@ def snapshot(optimizer, container, room):
 
 
 @given(data=st.data())
-def test_the_twins_agree_on_anything(data):
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_twins_agree_on_anything(part, data):
     row = data.draw(st.sampled_from(RULES))
     training, chosen = data.draw(trainings()), data.draw(options(row))
     before = _engine.in_use()
