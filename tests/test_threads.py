@@ -1,4 +1,4 @@
-"""Threads: how many, the same bits with any number of them, and good manners towards processes."""
+"""Threads: how many, and the same bits with any number of them."""
 
 import json
 import math
@@ -345,71 +345,6 @@ print(sum(end[task] - start[task] > 5 for task in helpers))
     assert done.stdout == "1\n", done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_parent_and_child_go_on_after_a_fork():
-    code = """
-import numpy as np, os, sys, zdlfast
-from zdlfast import reference
-def run(cls, steps, params):
-    optimizer = cls(lr=0.1)
-    for step in range(steps):
-        optimizer.update(params, {"W": np.full(400_000, 0.1 * step)})
-    return params["W"]
-zdlfast.set_num_threads(3)
-expected = run(reference.Adam, 5, {"W": np.ones(400_000)})
-def check():
-    if not np.array_equal(run(zdlfast.Adam, 5, {"W": np.ones(400_000)}), expected):
-        return False
-    tasks = "/proc/self/task"
-    return not os.path.exists(tasks) or len(os.listdir(tasks)) == 3     # helpers of its own
-assert check()
-for generation in range(3):     # children of children too
-    child = os.fork()
-    if child == 0:
-        if not check():
-            os._exit(1)
-        if generation == 2:
-            os._exit(0)
-        continue
-    good = check()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if generation:
-        os._exit(code if good else 2)
-    print("fine" if good and code == 0 else f"wrong: {good} {code}")
-    break
-"""
-    done = python(code, PYTHONWARNINGS="ignore", OPENBLAS_NUM_THREADS="1")
-    assert done.stdout == "fine\n", done.stderr
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forks_while_another_thread_updates():
-    code = """
-import numpy as np, os, threading, zdlfast
-zdlfast.set_num_threads(2)
-stop = threading.Event()
-def work():
-    optimizer, params, grads = zdlfast.Adam(), {"W": np.ones(200_000)}, {"W": np.ones(200_000)}
-    while not stop.is_set():
-        optimizer.update(params, grads)
-worker = threading.Thread(target=work)
-worker.start()
-for _ in range(30):
-    child = os.fork()
-    if child == 0:
-        params = {"W": np.ones(200_000)}
-        zdlfast.SGD(lr=1).update(params, {"W": np.ones(200_000)})
-        os._exit(int(params["W"].any()))
-    assert os.waitpid(child, 0)[1] == 0
-stop.set()
-worker.join()
-print("fine")
-"""
-    done = python(code, PYTHONWARNINGS="ignore")
-    assert done.stdout == "fine\n", done.stderr
-
-
 def test_several_python_threads_with_an_optimizer_each(rng):
     rules = [row for row in RULES if row.slots] * 2
     start, grads = rng.standard_normal(120_000), rng.standard_normal((7, 120_000))
@@ -460,23 +395,6 @@ def test_other_python_threads_run_during_a_large_update():
     stop.set()
     clock.join()
     assert sum(start < at < end for at in ticks) >= 10
-
-
-def test_a_process_ends_while_helpers_live():
-    code = """
-import numpy as np, threading, zdlfast
-def update():
-    zdlfast.SGD().update({"W": np.ones(1_000_000)}, {"W": np.ones(1_000_000)})
-update()
-def forever():
-    while True:
-        update()
-threading.Thread(target=forever, daemon=True).start()
-print("fine")
-"""
-    for _ in range(3):
-        done = python(code, ZDLFAST_NUM_THREADS="3")
-        assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="x86 Linux")
