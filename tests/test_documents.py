@@ -59,6 +59,18 @@ def test_both_readmes_have_the_same_content():
     assert skeleton(english) == skeleton(japanese)
 
 
+def test_every_promise_names_a_test_that_is_there():
+    text = (ROOT / "docs/promises.md").read_text("utf-8")
+    named = re.findall(r"`(tests/\w+\.py)?::(\w+)`", text)
+    assert len(named) > 30
+    file = ""
+    for stated, test in named:
+        file = stated or file  # the second one of a line is in the same file
+        assert f"\ndef {test}(" in (ROOT / file).read_text("utf-8"), f"{file}::{test}"
+    for row in re.findall(r"^\| .*[a-z].* \|$", text, re.MULTILINE):
+        assert "`tests/" in row or row.endswith("| test |"), row
+
+
 def test_the_changelog_and_the_citation_know_the_version():
     assert f"version: {zdlfast.__version__}" in (ROOT / "CITATION.cff").read_text("utf-8")
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

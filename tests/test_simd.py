@@ -125,3 +125,29 @@ def test_importing_the_package_takes_numpy_alone():
         "print([m for m in ('matplotlib', 'sklearn', 'rich', 'scipy') if m in sys.modules])"
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not X86_64, reason="x86-64 Linux")
+def test_the_floating_point_mode_of_the_process_stays():
+    """Neither an import nor an update flushes subnormal numbers, or leaves another rounding."""
+    code = """
+import ctypes, ctypes.util
+libm = ctypes.CDLL(ctypes.util.find_library("m"))
+def mode():
+    env = (ctypes.c_uint32 * 8)()       # of which the last is MXCSR, with flags below
+    libm.fegetenv(env)
+    return env[0] & 0xFFFF, env[7] & 0xFFC0
+import numpy as np
+found = [mode()]
+import zdlfast
+found.append(mode())
+for size, threads in ((10, 1), (1_000_000, 1), (1_000_000, 3)):
+    with zdlfast.threads(threads):
+        for name in zdlfast.optimizers.__all__:
+            params = {"W": np.full(size, 1e-310)}
+            getattr(zdlfast, name)().update(params, {"W": np.full(size, 1e-310)})
+    found.append(mode())
+print(len(set(found)))
+"""
+    done = python(code)
+    assert done.stdout == "1\n", done.stderr
