@@ -11,7 +11,8 @@ from process import python
 
 TESTS = Path(__file__).parent
 
-# Lets each allocation of an update fail in turn, of C, of Python and of NumPy.
+# Lets each allocation of an update, and of what loads and saves, fail in turn: of C, of Python
+# and of NumPy.
 EVERY_ALLOCATION = """
 import copy, ctypes, sys, tempfile
 from pathlib import Path
@@ -22,14 +23,14 @@ from table import RULES, assert_same_run
 library = ctypes.CDLL(None)
 fail_after, not_failed = library.fail_after, library.not_failed
 
-def attempt(n, function):
+def attempt(n, function, *others):
     "Call the function while allocation `n` fails; tell whether it came to that."
     try:
         fail_after(n)
         function()
         return not_failed() == 0
     # NumPy forgets here and there to say why it failed.
-    except (MemoryError, SystemError):
+    except (MemoryError, SystemError, *others):
         return True
     finally:
         try:
@@ -75,19 +76,43 @@ for row in RULES:
                 if not came:
                     break
                 failures += 1
+
+path = Path({folder!r}) / "a.npz"
+for row in RULES[-1:]:
+    old, new, params = row.fast(lr=0.1), row.fast(lr=0.2), network("slow")
+    old.update(params, params)
+    for n in range(1, 10_000):
+        new.update(params, params)
+        optimizer = copy.deepcopy(old)
+        state = new.state_dict()
+        came = attempt(n, lambda: optimizer.load_state_dict(state))
+        assert any(
+            same(optimizer, {{}}, one, {{}}) and optimizer.lr == one.lr for one in (old, new)
+        ), (row.name, n)
+        if not came:
+            break
+        failures += 1
+    for n in range(1, 10_000, 7):
+        zdlfast.save(path, old, params)
+        came = attempt(n, lambda: zdlfast.save(path, new, params), Exception)
+        found, found_params = zdlfast.load(path)
+        assert any(same(found, found_params, one, params) for one in (old, new)), (row.name, n)
+        if not came:
+            break
+        failures += 1
 print(failures)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
-def test_an_update_without_memory_is_whole_or_not_at_all(tmp_path):
+def test_without_memory_a_change_is_whole_or_not_at_all(tmp_path):
     library = tmp_path / "no_memory.so"
     subprocess.run(
         ["gcc", "-O1", "-shared", "-fPIC", "-o", library, TESTS / "no_memory.c"], check=True
     )
     done = python(
-        EVERY_ALLOCATION.format(tests=str(TESTS)),
+        EVERY_ALLOCATION.format(tests=str(TESTS), folder=str(tmp_path)),
         LD_PRELOAD=str(library),
         PYTHONMALLOC="malloc",
         OPENBLAS_NUM_THREADS="1",
