@@ -130,6 +130,9 @@ class Optimizer:
         FloatingPointError
             A gradient holds NaN or infinity, and ``nonfinite="raise"`` was given. By default
             they go where NumPy lets them go.
+        RuntimeError
+            This thread is in the middle of a use of this optimizer; or another one was when the
+            process was forked, so that half of an update is missing here.
 
         Notes
         -----
@@ -137,6 +140,7 @@ class Optimizer:
         (Plain NumPy alone, `zdlfast.reference`, does not take back what was done when it is
         interrupted or runs out of memory between two operations.)
         A parameter that is met for the first time starts with state of zeros.
+        While another thread uses this optimizer, an update waits.
         """
         return in_turn(self, self._update, params, grads)
 
@@ -238,7 +242,7 @@ class Optimizer:
         scalars = self._scalars()
         by_numpy, by_kernel = self._split(entries)
         if self._always_copies or _may_raise(by_numpy):
-            undo.extend((setitem, array, ..., copy) for array, copy in _copies(by_numpy))
+            undo.extend((setitem, array, ..., before) for array, before in _copies(by_numpy))
         for entry in by_numpy:
             if type(entry.param) is np.ndarray and entry.param.ndim == 0:
                 self._step_0d(entry, scalars)
