@@ -173,7 +173,9 @@ def trainings(draw):
     return Training(params, steps, draw(st.booleans()))
 
 
-RATES = st.one_of(st.sampled_from([0.01, 0.0, 1e-320, 1e300]), st.floats(0, 1e6))
+# NumPy 1 makes float64 of a float32 array times a number that is too large for float32.
+HUGE = 1e300 if np.__version__ >= "2" else 1e30
+RATES = st.one_of(st.sampled_from([0.01, 0.0, 1e-320, HUGE]), st.floats(0, 1e6))
 
 
 @st.composite
