@@ -261,6 +261,26 @@ def test_a_container_that_refuses_new_values_gets_its_old_ones_back(rule):
         fails(RuntimeError, cls, Closing, text="full")
 
 
+def test_a_second_interrupt_while_the_first_one_is_undone(rule):
+    class Interrupting(UserDict):
+        writes, bad = 0, ()
+
+        def __setitem__(self, key, value):
+            self.writes += 1
+            if self.writes in self.bad:
+                raise KeyboardInterrupt
+            super().__setitem__(key, value)
+
+    for cls in (rule.fast, rule.numpy):
+        params, grads = Interrupting(a=1.0, b=2.0, c=3.0), {"a": 1.0, "b": 1.0, "c": 1.0}
+        optimizer = cls()
+        params.writes, params.bad = 0, (3, 4)
+        before = snapshot(optimizer, params)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.update(params, grads)
+        assert_unchanged(before, optimizer, params)
+
+
 def test_a_python_number_that_overflows_takes_everything_back(rule):
     if rule.name == "Adam":  # whose rule has a power
         for cls in (rule.fast, rule.numpy):

@@ -307,6 +307,21 @@ def test_a_newer_format_is_told(tmp_path, monkeypatch):
         zdlfast.load(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "c16"])
+def test_state_of_another_dtype_is_told_for_numbers_too(rule, dtype):
+    for make in (rule.fast, rule.numpy):
+        if rule.slots:
+            trained, optimizer = make(), make()
+            trained.update({"x": np.array(1, dtype)}, {"x": np.array(1, dtype)})
+            optimizer.load_state_dict(trained.state_dict())
+            params = {"x": 1.0}
+            with pytest.raises(
+                TypeError, match=r"'x'\] has dtype .*, but its parameter has float64"
+            ):
+                optimizer.update(params, {"x": 1.0})
+            assert params == {"x": 1.0}
+
+
 # ------------------------------------------------------------------ whole or not at all
 
 
@@ -371,6 +386,32 @@ def test_tied_parameters_stay_tied(tmp_path, ending):
     assert loaded["in"] is not loaded["b"]
 
 
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_views_of_one_memory_stay_so_and_training_goes_on(rule, rng, tmp_path, ending, kind):
+    """As in book 2, where a matrix and its transpose are two parameters."""
+
+    def network():
+        embed, room = np.arange(12.0).reshape(3, 4), np.arange(40, dtype=np.float32)
+        values = [embed, embed.T, room[5:30:2], room[::-1], np.ones(3), room[:0], 1.5]
+        return values if kind == "list" else dict(enumerate(values))
+
+    params, optimizer = network(), rule.fast(lr=0.1)
+    gradients = [like(rng, {k: np.asarray(params[k]) for k in range(7)}) for _ in range(4)]
+    for grads in gradients[:2]:
+        optimizer.update(params, list(grads.values()) if kind == "list" else grads)
+    zdlfast.save(tmp_path / f"a{ending}", optimizer, params)
+    loaded, loaded_params = zdlfast.load(tmp_path / f"a{ending}")
+    for a in range(6):
+        for b in range(6):
+            assert np.may_share_memory(loaded_params[a], loaded_params[b]) == (
+                np.may_share_memory(params[a], params[b])
+            )
+    for grads in gradients[2:]:
+        for each, own in ((optimizer, params), (loaded, loaded_params)):
+            each.update(own, list(grads.values()) if kind == "list" else grads)
+    assert_same_run(loaded, optimizer, loaded_params, params)
+
+
 def test_arrays_that_a_mapping_makes_at_each_call_are_not_taken_for_one(tmp_path):
     class Making(dict):
         def __getitem__(self, key):
@@ -391,6 +432,30 @@ def test_links_are_followed_and_rights_are_kept(tmp_path):
     assert (tmp_path / "a.npz").is_symlink()
     assert zdlfast.load(tmp_path / "real.npz")[0].lr == 0.3
     assert (tmp_path / "real.npz").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_file_stays(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(OSError, match="is no file that could be replaced"):
+        zdlfast.save(tmp_path / "a.npz", zdlfast.SGD())
+    assert (tmp_path / "a.npz").is_fifo()
+
+
+def test_an_interrupt_while_saving_is_no_other_error(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("cannot close")  # as zipfile does then
+
+    zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(lr=0.3))
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zdlfast.save(tmp_path / "a.npz", zdlfast.SGD(lr=0.4), {"W": np.ones(3)})
+    monkeypatch.undo()
+    assert zdlfast.load(tmp_path / "a.npz")[0].lr == 0.3
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_a_read_only_file_stays(tmp_path, monkeypatch):

@@ -163,3 +163,31 @@ while optimizer.iter < 3:
         assert optimizer.iter >= 3
         assert np.all(params["W"] == params["W"][0])
         path.unlink()
+
+
+def test_the_end_of_the_interpreter_is_told_to_who_waits_for_a_stopped_thread():
+    code = """
+import sys, threading, time, types, numpy as np, zdlfast
+optimizer, params = zdlfast.Adam(), {"a": np.ones(3_000_000)}
+def forever():
+    while True:
+        optimizer.update(params, params)
+class Late:
+    def __init__(self, used):
+        self.used = used
+    def __del__(self):
+        try:
+            self.used.state_dict(copy=False)
+            print("free", flush=True)
+        except RuntimeError as error:
+            print(error, flush=True)
+sys.modules["late"] = types.ModuleType("late")
+sys.modules["late"].late = Late(optimizer)
+threading.Thread(target=forever, daemon=True).start()
+while optimizer.iter < 3:
+    time.sleep(0.001)
+"""
+    for _ in range(3):
+        done = python(code, ZDLFAST_NUM_THREADS="2")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "free\n" or "because the interpreter ends" in done.stdout

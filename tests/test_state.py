@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +44,51 @@ def test_a_copy_goes_on_bit_for_bit(rule, rng, way, steps):
         optimizer.update(params, grads)
         again.update(copies, grads)
     assert_same_run(again, optimizer, copies, params)
+
+
+class Own(zdlfast.Adam):
+    """With what cannot be copied, and with slots."""
+
+    __slots__ = ("note",)
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        attributes = dict(state[0] if isinstance(state, tuple) else state)
+        attributes.pop("lock", None)
+        return (attributes, state[1]) if isinstance(state, tuple) else attributes
+
+
+class OwnSetting(Own):
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        vars(self).update(state[0])
+        self.note = "set"
+
+
+@pytest.mark.parametrize("way", ["pickle 4", "deepcopy"])
+@pytest.mark.parametrize(("cls", "note"), [(Own, "mine"), (OwnSetting, "set")])
+def test_a_subclass_may_say_how_it_is_copied(way, cls, note):
+    optimizer = cls(lr=0.5)
+    optimizer.lock, optimizer.note = threading.Lock(), "mine"
+    optimizer.update({"W": np.ones(2)}, {"W": np.ones(2)})
+    again = COPIES[way](optimizer)
+    assert (again.lr, again.iter, again.note) == (0.5, 1, note)
+    assert not hasattr(again, "lock")
+    assert again.m["W"] is not optimizer.m["W"]
+
+
+@pytest.mark.parametrize("way", ["pickle 4", "deepcopy"])
+def test_what_refers_to_each_other_still_does_in_a_copy(rule, way):
+    network = SimpleNamespace(params={"W": np.ones(3)})
+    trainer = SimpleNamespace(network=network, optimizer=rule.fast(lr=0.5))
+    trainer.optimizer.target, trainer.optimizer.trainer = network, trainer
+    again = COPIES[way](trainer)
+    assert again.optimizer.target is again.network
+    assert again.optimizer.trainer is again
+    again.optimizer.update(again.optimizer.target.params, {"W": np.ones(3)})
+    assert again.network.params["W"][0] != 1
+    assert network.params["W"][0] == 1
 
 
 def test_state_moves_between_the_twins(rule, rng):

@@ -13,7 +13,7 @@ import warnings
 from _operator import setitem
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,7 +142,7 @@ class Optimizer:
         A parameter that is met for the first time starts with state of zeros.
         While another thread uses this optimizer, an update waits.
         """
-        return in_turn(self, self._update, params, grads)
+        return in_turn(self, True, self._update, params, grads)
 
     def _update(self, params: Any, grads: Any) -> bool | None:
         containers = self._containers(params)
@@ -288,7 +288,7 @@ class Optimizer:
             name, if there is one; ``state``, arrays by slot and by key, or None before the first
             update.
         """
-        return in_turn(self, _state.collect, self, copy)
+        return in_turn(self, False, _state.collect, self, copy)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
@@ -304,16 +304,22 @@ class Optimizer:
             It is of another class or a newer format; keys are missing or too many; an option or
             an array is not as it has to be, or does not fit the state that this optimizer has.
         """
-        in_turn(self, _state.restore, self, state)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # For pickle: copies, which no update by another thread changes.
-        return in_turn(self, copy.deepcopy, vars(self))
+        in_turn(self, True, _state.restore, self, state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        twin = object.__new__(type(self))
+        # By the same steps as without this method, but in turn: of an optimizer that another
+        # thread is changing, a copy would be torn.
+        make, arguments, state, *_ = cast("tuple[Any, ...]", self.__reduce_ex__(4))
+        twin: Self = make(*arguments)
         memo[id(self)] = twin
-        vars(twin).update(in_turn(self, copy.deepcopy, vars(self), memo))
+        state = in_turn(self, False, copy.deepcopy, state, memo)
+        if hasattr(twin, "__setstate__"):
+            twin.__setstate__(state)
+            return twin
+        attributes, slots = state if isinstance(state, tuple) else (state, None)
+        vars(twin).update(attributes or {})
+        for name, value in (slots or {}).items():
+            setattr(twin, name, value)
         return twin
 
     def __repr__(self) -> str:
@@ -447,11 +453,14 @@ def _check_state(name: str, held: Any, param: Any, grad: Any, widens: bool) -> N
             f"{np.shape(param)}"
         )
     # Another dtype is that of another training: to go on would lose digits without a word.
-    if isinstance(param, np.ndarray):
-        dtype, expected = held.dtype.newbyteorder("="), param.dtype.newbyteorder("=")
-        if dtype != expected and not (widens and np.can_cast(expected, dtype)):
+    # (A NumPy scalar is replaced, and may become one of a wider dtype.)
+    if not isinstance(param, np.generic):
+        fresh = param.dtype if isinstance(param, np.ndarray) else np.result_type(param, 0.0)
+        dtype, expected = np.asarray(held).dtype.newbyteorder("="), fresh.newbyteorder("=")
+        wider = dtype.kind == expected.kind and np.can_cast(expected, dtype)
+        if dtype != expected and not (widens and wider):
             raise TypeError(
-                f"the state {name} has dtype {held.dtype}, but its parameter has {param.dtype}"
+                f"the state {name} has dtype {dtype}, but its parameter has {expected}"
             )
     _check_target(name, held, grad)
     _check_target(f"the parameter of the state {name}", param, held)

@@ -57,6 +57,8 @@ cdef extern from "Python.h":
     PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyList_Size(PyObject *items) except -1
     int PyObject_GenericSetAttr(object instance, object name, object value) except -1
+    double PyFloat_AsDouble(PyObject *value)
+    void PyErr_Clear()
     void Py_INCREF(PyObject *value)
     void Py_DECREF(PyObject *value)
 
@@ -466,7 +468,7 @@ cdef class Kernel:
 
     def update(self, optimizer, params, grads) -> bool:
         """Do `step` in the optimizer's turn, with the state that lies in it."""
-        cdef Use *use = begin(<PyObject *>optimizer)
+        cdef Use *use = begin(<PyObject *>optimizer, True)
         try:
             return self.update_in_turn(optimizer, params, grads)
         finally:
@@ -477,11 +479,9 @@ cdef class Kernel:
         cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
         cdef Py_ssize_t at = 0
         cdef object s0 = None, s1 = None
-        cdef object count
-        try:
-            count = self.next_step(optimizer, attributes, &at, scalars)
-        except OverflowError:
-            return False    # of a step count, after all other checks
+        cdef object count = self.next_step(optimizer, attributes, &at, scalars)
+        if count is NotImplemented:
+            return False
         if table[self.row].slots > 0:
             s0 = attribute(optimizer, attributes, <str>self.slots[0], &at)
         if table[self.row].slots > 1:
@@ -503,17 +503,18 @@ cdef class Kernel:
         cdef double[MAX_SCALARS] scalars
         cdef Py_ssize_t at = 0
         cdef dict attributes = PyObject_GenericGetDict(optimizer, NULL)
-        cdef object count
-        try:
-            count = self.next_step(optimizer, attributes, &at, scalars)
-        except OverflowError:
-            return False    # of a step count, which NumPy's rule is to tell of
+        cdef object count = self.next_step(optimizer, attributes, &at, scalars)
+        if count is NotImplemented:
+            return False
         return self.apply(optimizer, count, params, grads, s0, s1, scalars)
 
     cdef object next_step(
         self, object optimizer, dict attributes, Py_ssize_t *at, double *scalars
     ):
-        """Compute the scalars of the coming step; return its count, if steps are counted."""
+        """Compute the scalars of the coming step; return its count, if steps are counted.
+
+        A count that is too large for a float is NotImplemented: NumPy's rule is to tell of it.
+        """
         cdef const Rule *rule = &table[self.row]
         cdef double[MAX_SCALARS] options
         cdef double t = 0.0
@@ -523,7 +524,10 @@ cdef class Kernel:
             options[i] = attribute(optimizer, attributes, <str>self.options[i], at)
         if self.counter is not None:
             count = attribute(optimizer, attributes, self.counter, at) + 1
-            t = count
+            t = PyFloat_AsDouble(<PyObject *>count)
+            if t == -1.0:
+                PyErr_Clear()
+                return NotImplemented
         rule.scalars(options, t, scalars)
         return count
 

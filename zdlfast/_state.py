@@ -3,6 +3,7 @@
 # What only files need is imported where they are written: an import of zdlfast is to be short.
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from zdlfast._engine import in_turn
+from zdlfast._engine import extent, in_turn
 
 if TYPE_CHECKING:
     from zdlfast._contract import Optimizer
 
 #: Of the dict and of the files. A larger one is of a newer zdlfast.
 FORMAT = 1
+
+_NOWHERE = 2**64  # an address behind all others
 
 
 def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
@@ -176,8 +179,8 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
     optimizer : Optimizer
         One of `zdlfast` or `zdlfast.reference`.
     params : mapping or list, optional
-        Arrays and numbers. Keys may be strings, whole numbers, and tuples of these. An array
-        under several keys is stored once, and comes back as one array.
+        Arrays and numbers. Keys may be strings, whole numbers, and tuples of these. Arrays
+        that share memory (tied weights, a matrix and its transpose) come back so.
 
     Raises
     ------
@@ -199,7 +202,7 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
             f"a {type(optimizer).__qualname__} could not be loaded, expected an optimizer of "
             "zdlfast or zdlfast.reference itself: save its state_dict()"
         )
-    in_turn(optimizer, _save, path, optimizer, params)
+    in_turn(optimizer, False, _save, path, optimizer, params)
 
 
 def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
@@ -215,8 +218,11 @@ def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
         slot: _pack(slot, held, arrays, names) for slot, held in content["state"].items()
     }
     manifest["params"] = _pack("params", params, arrays, names)
+    manifest["views"] = _pack_views(arrays)
     text = json.dumps(manifest)
     path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file that could be replaced")
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(f"{path} is read-only")
     # Beside the file, because only within one folder a name is exchanged at once.
@@ -229,9 +235,10 @@ def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, beside)
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
+        _raise_interrupt_behind(error)
         raise
     if os.name == "posix":
         # The new name, to the disk as well. The file is there already, so that it is no error
@@ -242,6 +249,15 @@ def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _raise_interrupt_behind(error: BaseException) -> None:
+    """Raise the KeyboardInterrupt that made another error, of zipfile, which would hide it."""
+    behind = error.__context__
+    while behind is not None:
+        if not isinstance(behind, Exception):
+            raise behind
+        behind = behind.__context__
 
 
 def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
@@ -283,7 +299,8 @@ def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
         if name not in optimizers.__all__:
             raise ValueError(f"it is of {name!r}, expected one of {optimizers.__all__}")
         optimizer: Optimizer = getattr(optimizers, name)()
-        content = {key: value for key, value in manifest.items() if key != "params"}
+        _unpack_views(manifest["views"], arrays)
+        content = {k: v for k, v in manifest.items() if k not in ("params", "views")}
         content["state"] = {
             slot: _unpack(packed, arrays) for slot, packed in manifest["state"].items()
         }
@@ -338,6 +355,49 @@ def _pack(
             )
         packed.append(entry)
     return {"kind": "list" if isinstance(held, list) else "dict", "entries": packed}
+
+
+def _pack_views(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Put blocks of memory in the place of arrays that share it; tell where in them they lie."""
+    views: dict[str, Any] = {}
+    bounds = sorted((*extent(array), name) for name, array in arrays.items() if array.size)
+    group: list[tuple[int, int, str]] = []
+    end = 0
+    for low, high, name in [*bounds, (_NOWHERE, _NOWHERE, "")]:
+        if low >= end:
+            if len(group) > 1:
+                _pack_block(f"memory.{len(views)}", group, end, arrays, views)
+            group, end = [], 0
+        group.append((low, high, name))
+        end = max(end, high)
+    return views
+
+
+def _pack_block(
+    block: str,
+    group: list[tuple[int, int, str]],
+    end: int,
+    arrays: dict[str, np.ndarray],
+    views: dict[str, Any],
+) -> None:
+    start = group[0][0]
+    for low, _, name in group:
+        array = arrays.pop(name)
+        # From the array's first element, which negative strides leave behind.
+        back = -sum(
+            (n - 1) * stride
+            for n, stride in zip(array.shape, array.strides, strict=True)
+            if stride < 0
+        )
+        views[name] = [block, low - start + back, array.dtype.str, array.shape, array.strides]
+    # All of it belongs to the arrays, or lies between elements of one.
+    memory = (ctypes.c_uint8 * (end - start)).from_address(start)
+    arrays[block] = np.ctypeslib.as_array(memory)
+
+
+def _unpack_views(views: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    for name, (block, offset, dtype, shape, strides) in views.items():
+        arrays[name] = np.ndarray(shape, dtype, arrays[block], offset, strides)
 
 
 def _pack_key(what: str, key: Any) -> Any:

@@ -5,6 +5,7 @@
 # between Python's bytecodes; here are none.
 
 import os
+import sys
 from time import sleep
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -13,19 +14,21 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
 
 cdef double PATIENCE = 0.0001   # seconds: few ever wait, and a large update takes longer
+cdef int TRIES = 3              # at an interrupted undo
 
 # Somebody who uses an optimizer, or waits for it: the first one in the queue has it. Not on the
 # user's stack, which is gone after a fork, or if the interpreter ends.
 cdef struct Use:
     PyObject *optimizer
     unsigned long thread    # 0 if a fork left it behind
+    bint writes
     Use *next
 
 cdef Use *queue = NULL      # of all uses; the GIL guards it
 cdef Use *spare = NULL
 
 
-cdef inline Use *begin(PyObject *optimizer) except NULL:
+cdef inline Use *begin(PyObject *optimizer, bint writes) except NULL:
     """Line up for the optimizer, and wait for it."""
     global spare
     cdef Use *use = spare
@@ -36,7 +39,8 @@ cdef inline Use *begin(PyObject *optimizer) except NULL:
         use = <Use *>malloc(sizeof(Use))
         if use == NULL:
             raise MemoryError("no memory to use an optimizer")
-    use.optimizer, use.thread, use.next = optimizer, PyThread_get_thread_ident(), NULL
+    use.optimizer, use.writes, use.next = optimizer, writes, NULL
+    use.thread = PyThread_get_thread_ident()
     while link[0] != NULL:
         link = &link[0].next
     link[0] = use
@@ -79,6 +83,11 @@ cdef int wait(Use *use) except -1:
                     f"this {name} is in use by this very thread: it was called from within, by "
                     "a container of an update or by a signal handler"
                 )
+            if sys.is_finalizing():
+                raise RuntimeError(
+                    f"a thread that used this {name} was stopped in the middle, because the "
+                    "interpreter ends"
+                )
             sleep(PATIENCE)
             PyErr_CheckSignals()    # of those that came while it did not sleep
             first = first_before(use)
@@ -89,13 +98,13 @@ cdef int wait(Use *use) except -1:
 
 
 def _after_fork() -> None:
-    """In the new process, let go of what other threads waited for, and keep what they had."""
+    """In the new process, keep what other threads were changing, and let go of all else."""
     cdef Use *use = queue
     cdef Use *following
     while use != NULL:
         following = use.next
         if use.thread != PyThread_get_thread_ident():
-            if first_before(use) != NULL:
+            if first_before(use) != NULL or not use.writes:
                 end(use)
             elif use.thread != 0:
                 use.thread = 0
@@ -107,15 +116,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def in_turn(optimizer, work, *args):
+def in_turn(optimizer, bint writes, work, *args):
     """Return ``work(*args)``, called while no other thread uses the optimizer.
+
+    Parameters
+    ----------
+    writes : bool
+        Whether the optimizer is changed, so that a fork in the middle has half of it.
 
     Raises
     ------
     RuntimeError
-        This thread uses it already, or it is a copy that a fork made in the middle of a use.
+        This thread uses it already, or it is a copy that a fork made in the middle of a change.
     """
-    cdef Use *use = begin(<PyObject *>optimizer)
+    cdef Use *use = begin(<PyObject *>optimizer, writes)
     try:
         return work(*args)
     finally:
@@ -142,8 +156,12 @@ def attempt(work, list undo) -> None:
             raise RuntimeError("arrays were exchanged by another thread during an update")
     except BaseException:
         for call in reversed(undo):
-            try:
-                call[0](*call[1:])
-            except Exception:
-                pass    # a container that takes nothing back; the rest still goes
+            for _ in range(TRIES):
+                try:
+                    call[0](*call[1:])
+                    break
+                except Exception:
+                    break       # a container that takes nothing back; the rest still goes
+                except BaseException:
+                    continue    # a second interrupt, in a container that is written in Python
         raise
