@@ -434,6 +434,14 @@ def test_links_are_followed_and_rights_are_kept(tmp_path):
     assert (tmp_path / "real.npz").stat().st_mode & 0o777 == 0o640
 
 
+def test_an_error_while_saving_after_an_interrupt_is_that_error(tmp_path):
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(FileNotFoundError):
+            zdlfast.save(tmp_path / "missing" / "a.npz", zdlfast.SGD())
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def test_what_is_no_file_stays(tmp_path):
     os.mkfifo(tmp_path / "a.npz")

@@ -32,7 +32,7 @@ if _simd and _simd not in _available:
     raise ValueError(f"ZDLFAST_SIMD is {_simd!r}, expected one that this CPU has: {_available}")
 
 from zdlfast import optimizers
-from zdlfast._state import load, save
+from zdlfast._files import load, save
 from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
 from zdlfast.drop_in import patch
