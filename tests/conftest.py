@@ -10,13 +10,14 @@ EXAMPLES = 1000  # at a time, because Hypothesis remembers them all
 
 
 def pytest_addoption(parser):
-    text = f"examples that the property test draws: a multiple of {EXAMPLES}"
+    text = f"examples that the property test draws, {EXAMPLES} at a time"
     parser.addoption("--examples", type=int, default=EXAMPLES, help=text)
 
 
 def pytest_generate_tests(metafunc):
-    if "part" in metafunc.fixturenames:
-        metafunc.parametrize("part", range(metafunc.config.getoption("examples") // EXAMPLES))
+    if "thousand" in metafunc.fixturenames:
+        thousands = -(-metafunc.config.getoption("examples") // EXAMPLES)
+        metafunc.parametrize("thousand", range(thousands))
 
 
 @pytest.fixture(params=RULES, ids=lambda row: row.name)

@@ -12,7 +12,7 @@ from process import python
 from table import assert_same_bits, assert_same_run, keys_of
 
 import zdlfast
-from zdlfast import _state
+from zdlfast import _files, _state
 
 ENDINGS = [".npz", ".safetensors"]
 KILLS = 200
@@ -410,6 +410,21 @@ def test_views_of_one_memory_stay_so_and_training_goes_on(rule, rng, tmp_path, e
         for each, own in ((optimizer, params), (loaded, loaded_params)):
             each.update(own, list(grads.values()) if kind == "list" else grads)
     assert_same_run(loaded, optimizer, loaded_params, params)
+
+
+@pytest.mark.parametrize("dtype", ["|O", "|V8", "<U2"])
+def test_a_forged_view_makes_no_objects_of_bytes(tmp_path, dtype):
+    path, values = tmp_path / "a.npz", np.arange(1.0, 7.0)
+    zdlfast.save(path, zdlfast.Momentum(), {"a": values, "b": values[::-1]})
+    strings, arrays = _files._read_npz(path)
+    manifest = json.loads(strings["zdlfast"])
+    manifest["views"]["params.1"] = ["memory.0", 0, dtype, [6], [8]]
+    text = json.dumps(manifest)
+    forged = {"zdlfast": text, "sha256": _files._checksum(text, arrays)}
+    with path.open("wb") as file:
+        _files._write_npz(file, forged, arrays)
+    with pytest.raises(ValueError, match="expected numbers"):
+        zdlfast.load(path)
 
 
 def test_arrays_that_a_mapping_makes_at_each_call_are_not_taken_for_one(tmp_path):

@@ -231,7 +231,7 @@ def snapshot(optimizer, container, room):
 
 @given(data=st.data())
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_twins_agree_on_anything(part, data):
+def test_the_twins_agree_on_anything(thousand, data):
     row = data.draw(st.sampled_from(RULES))
     training, chosen = data.draw(trainings()), data.draw(options(row))
     before = _engine.in_use()

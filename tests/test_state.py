@@ -78,6 +78,25 @@ def test_a_subclass_may_say_how_it_is_copied(way, cls, note):
     assert again.m["W"] is not optimizer.m["W"]
 
 
+class Reduced(reference.Adam):
+    def __reduce__(self):
+        return Reduced, (self.lr,)
+
+
+class Single(zdlfast.SGD):
+    def __reduce__(self):
+        return "SINGLE"
+
+
+SINGLE = Single()
+
+
+def test_a_subclass_may_say_how_it_is_made_again():
+    for way in ("pickle 4", "deepcopy"):
+        assert COPIES[way](Reduced(0.5)).lr == 0.5
+        assert COPIES[way](SINGLE) is SINGLE
+
+
 @pytest.mark.parametrize("way", ["pickle 4", "deepcopy"])
 def test_what_refers_to_each_other_still_does_in_a_copy(rule, way):
     network = SimpleNamespace(params={"W": np.ones(3)})

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import UserDict
@@ -44,8 +45,6 @@ def in_threads(count, work):
 @pytest.fixture
 def nervous_interpreter():
     """Threads take turns as often as they can."""
-    import sys
-
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -179,8 +178,8 @@ def test_who_waits_for_an_optimizer_can_be_interrupted():
     optimizer.update(params, {"W": np.ones(3)})
 
 
-def test_who_came_first_is_served_first():
-    """A loop of updates leaves room for others: who wants to save does not wait for its end."""
+def test_a_loop_of_updates_leaves_room_for_others():
+    """Who wants to save does not wait for its end."""
     optimizer, stop = zdlfast.SGD(), threading.Event()
 
     def loop():
@@ -198,6 +197,62 @@ def test_who_came_first_is_served_first():
     stop.set()
     worker.join()
     assert took < 60
+
+
+def test_threads_that_wait_for_each_other_are_told(make):
+    """Two optimizers, each used by a container of an update of the other one."""
+    one, two, both = make(), make(), threading.Barrier(2)
+
+    class Calling(UserDict):
+        def __getitem__(self, key):
+            both.wait(60)
+            self.other.update({"x": 1.0}, {"x": 1.0})
+            return super().__getitem__(key)
+
+    def work(place):
+        grads = Calling(x=1.0)
+        grads.other = (two, one)[place]
+        (one, two)[place].update({"x": 1.0}, grads)
+
+    errors = in_threads(2, work)
+    assert len(errors) == 1
+    assert "is in use by this very thread, or by one that waits for it" in str(errors[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_while_one_thread_reads_and_another_waits_to_write_leaves_all_whole():
+    code = """
+import numpy as np, os, threading, time, zdlfast
+optimizer, entered, leave = zdlfast.Adam(), threading.Event(), threading.Event()
+class Slow(dict):
+    def keys(self):
+        entered.set()
+        leave.wait(60)
+        return super().keys()
+def save():
+    try:
+        zdlfast.save("/nowhere/a.npz", optimizer, Slow(x=1.0))
+    except FileNotFoundError:
+        pass
+def work(): optimizer.update({"x": 1.0}, {"x": 1.0})
+work()
+threads = [threading.Thread(target=save), threading.Thread(target=work)]
+threads[0].start()
+entered.wait(60)
+threads[1].start()
+time.sleep(0.1)
+child = os.fork()
+if child == 0:
+    work()
+    os._exit(optimizer.iter)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+leave.set()
+for thread in threads:
+    thread.join()
+print(optimizer.iter)
+"""
+    done = python(code, PYTHONWARNINGS="ignore")
+    assert done.stdout.split() == ["2", "2"], done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

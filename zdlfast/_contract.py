@@ -13,7 +13,7 @@ import warnings
 from _operator import setitem
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, cast, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -306,27 +306,24 @@ class Optimizer:
         """
         in_turn(self, True, _state.restore, self, state)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # By the same steps as without this method, but in turn: of an optimizer that another
-        # thread is changing, a copy would be torn.
-        make, arguments, state, *_ = cast("tuple[Any, ...]", self.__reduce_ex__(4))
-        twin: Self = make(*arguments)
-        memo[id(self)] = twin
-        state = in_turn(self, False, copy.deepcopy, state, memo)
-        if hasattr(twin, "__setstate__"):
-            twin.__setstate__(state)
-            return twin
-        attributes, slots = state if isinstance(state, tuple) else (state, None)
-        vars(twin).update(attributes or {})
-        for name, value in (slots or {}).items():
-            setattr(twin, name, value)
-        return twin
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # As without this method, but in turn: of an optimizer that another thread is changing, a
+        # copy would be torn.
+        return in_turn(self, False, _deep_copy, self, memo)
 
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]
         if self.nonfinite != "propagate":
             options.append(f"nonfinite={self.nonfinite!r}")
         return f"{type(self).__name__}({', '.join(options)})"
+
+
+def _deep_copy(optimizer: Optimizer, memo: dict[int, Any]) -> Any:
+    """What `copy.deepcopy` does for objects without a method of their own."""
+    reduced = optimizer.__reduce_ex__(4)
+    if isinstance(reduced, str):
+        return optimizer
+    return copy._reconstruct(optimizer, memo, *reduced)  # type: ignore[attr-defined]
 
 
 def _option(name: str, value: Any, below: float) -> float:

@@ -468,11 +468,11 @@ cdef class Kernel:
 
     def update(self, optimizer, params, grads) -> bool:
         """Do `step` in the optimizer's turn, with the state that lies in it."""
-        cdef Use *use = begin(<PyObject *>optimizer, True)
+        cdef Use *use = begin_use(<PyObject *>optimizer, True)
         try:
             return self.update_in_turn(optimizer, params, grads)
         finally:
-            end(use)
+            end_use(use)
 
     cdef bint update_in_turn(self, optimizer, params, grads) except -1:
         cdef double[MAX_SCALARS] scalars

@@ -19,6 +19,8 @@ from zdlfast._engine import extent, in_turn
 if TYPE_CHECKING:
     from zdlfast._contract import Optimizer
 
+_NUMBERS = "biufc"  # kinds of dtypes
+
 _NOWHERE = 2**64  # an address behind all others
 
 
@@ -38,7 +40,8 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
         One of `zdlfast` or `zdlfast.reference`.
     params : mapping or list, optional
         Arrays and numbers. Keys may be strings, whole numbers, and tuples of these. Arrays
-        that share memory (tied weights, a matrix and its transpose) come back so.
+        that share memory (tied weights, a matrix and its transpose) come back so; they are
+        stored with all bytes between their elements.
 
     Raises
     ------
@@ -69,7 +72,8 @@ def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
 
     write = _format_of(path).write
     arrays: dict[str, np.ndarray] = {}
-    names: dict[int, tuple[str, Any]] = {}  # of what is stored already
+    # Of what is stored already, by id; it keeps the objects, and so their ids and their memory.
+    names: dict[int, tuple[str, Any]] = {}
     content = _state.collect(optimizer, copy=False)
     manifest = {name: value for name, value in content.items() if name != "state"}
     manifest["state"] = {
@@ -79,6 +83,8 @@ def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
     manifest["views"] = _pack_views(arrays)
     text = json.dumps(manifest)
     path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}")
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no file that could be replaced")
     if path.exists() and not os.access(path, os.W_OK):
@@ -193,14 +199,15 @@ def _pack(
         return None
     if not isinstance(held, list) and not hasattr(held, "keys"):
         raise TypeError(f"{what} must be a mapping or a list, got {type(held).__name__}")
-    pairs = list(enumerate(held)) if isinstance(held, list) else [(k, held[k]) for k in held]
+    keys = range(len(held)) if isinstance(held, list) else list(held.keys())
+    pairs = [(key, held[key]) for key in keys]
     packed = []
     for i, (key, value) in enumerate(pairs):
         entry: dict[str, Any] = {"key": _pack_key(what, key)}
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(f"{what}[{key!r}] is a masked array, whose mask would be lost")
         if isinstance(value, np.ndarray | np.generic):
-            if value.dtype.kind not in "biufc":
+            if value.dtype.kind not in _NUMBERS:
                 raise TypeError(f"{what}[{key!r}] has dtype {value.dtype}, expected numbers")
             name, _ = names.setdefault(id(value), (f"{what}.{i}", value))
             entry["array"] = name
@@ -256,12 +263,16 @@ def _pack_block(
 
 def _unpack_views(views: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     for name, (block, offset, dtype, shape, strides) in views.items():
+        if np.dtype(dtype).kind not in _NUMBERS:  # bytes are no pointers to objects
+            raise ValueError(f"the view {name} has dtype {dtype}, expected numbers")
         arrays[name] = np.ndarray(shape, dtype, arrays[block], offset, strides)
 
 
 def _pack_key(what: str, key: Any) -> Any:
-    if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
+    if isinstance(key, str):
         return key
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return int(key)
     if isinstance(key, tuple):
         return [_pack_key(what, part) for part in key]
     raise TypeError(
@@ -275,7 +286,8 @@ def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     pairs = []
     for entry in packed["entries"]:
         value = arrays[entry["array"]] if "array" in entry else entry["number"]
-        pairs.append((_unpack_key(entry["key"]), value[()] if entry.get("scalar") else value))
+        scalar = "array" in entry and entry["scalar"]
+        pairs.append((_unpack_key(entry["key"]), value[()] if scalar else value))
     return [value for _, value in pairs] if packed["kind"] == "list" else dict(pairs)
 
 

@@ -28,7 +28,7 @@ cdef Use *queue = NULL      # of all uses; the GIL guards it
 cdef Use *spare = NULL
 
 
-cdef inline Use *begin(PyObject *optimizer, bint writes) except NULL:
+cdef inline Use *begin_use(PyObject *optimizer, bint writes) except NULL:
     """Line up for the optimizer, and wait for it."""
     global spare
     cdef Use *use = spare
@@ -45,11 +45,11 @@ cdef inline Use *begin(PyObject *optimizer, bint writes) except NULL:
         link = &link[0].next
     link[0] = use
     if queue != use:
-        wait(use)
+        wait_for_turn(use)
     return use
 
 
-cdef inline void end(Use *use) noexcept:
+cdef inline void end_use(Use *use) noexcept:
     global spare
     cdef Use **link = &queue
     while link[0] != use:
@@ -60,14 +60,28 @@ cdef inline void end(Use *use) noexcept:
 
 
 cdef Use *first_before(const Use *use) noexcept:
-    """The one who has the optimizer that somebody waits for."""
+    """The one who has the optimizer that somebody waits for; NULL if it is nobody else."""
     cdef Use *first = queue
     while first.optimizer != use.optimizer:
         first = first.next
     return first if first != use else NULL
 
 
-cdef int wait(Use *use) except -1:
+cdef bint waits_for_itself(const Use *use) noexcept:
+    """Whether who has the optimizer is this thread, or waits for one that this thread has."""
+    cdef const Use *first = first_before(use)
+    cdef const Use *other
+    while first != NULL:
+        if first.thread == use.thread:
+            return True
+        other = queue
+        while other != NULL and (other.thread != first.thread or first_before(other) == NULL):
+            other = other.next
+        first = first_before(other) if other != NULL else NULL
+    return False
+
+
+cdef int wait_for_turn(Use *use) except -1:
     cdef Use *first = first_before(use)
     cdef str name
     try:
@@ -78,10 +92,10 @@ cdef int wait(Use *use) except -1:
                     f"another thread was using this {name} when the process was forked, so that "
                     "half of an update is missing here: make a new one"
                 )
-            if first.thread == use.thread:
+            if waits_for_itself(use):
                 raise RuntimeError(
-                    f"this {name} is in use by this very thread: it was called from within, by "
-                    "a container of an update or by a signal handler"
+                    f"this {name} is in use by this very thread, or by one that waits for it: it "
+                    "was called from within, by a container of an update or by a signal handler"
                 )
             if sys.is_finalizing():
                 raise RuntimeError(
@@ -92,7 +106,7 @@ cdef int wait(Use *use) except -1:
             PyErr_CheckSignals()    # of those that came while it did not sleep
             first = first_before(use)
     except BaseException:
-        end(use)
+        end_use(use)
         raise
     return 0
 
@@ -101,14 +115,18 @@ def _after_fork() -> None:
     """In the new process, keep what other threads were changing, and let go of all else."""
     cdef Use *use = queue
     cdef Use *following
+    # Who has an optimizer is known only while those before them are there.
     while use != NULL:
-        following = use.next
-        if use.thread != PyThread_get_thread_ident():
-            if first_before(use) != NULL or not use.writes:
-                end(use)
-            elif use.thread != 0:
+        if use.thread != PyThread_get_thread_ident() and use.thread != 0:
+            if use.writes and first_before(use) == NULL:
                 use.thread = 0
                 Py_INCREF(use.optimizer)    # no other one is to have its address
+        use = use.next
+    use = queue
+    while use != NULL:
+        following = use.next
+        if use.thread != PyThread_get_thread_ident() and use.thread != 0:
+            end_use(use)
         use = following
 
 
@@ -129,11 +147,11 @@ def in_turn(optimizer, bint writes, work, *args):
     RuntimeError
         This thread uses it already, or it is a copy that a fork made in the middle of a change.
     """
-    cdef Use *use = begin(<PyObject *>optimizer, writes)
+    cdef Use *use = begin_use(<PyObject *>optimizer, writes)
     try:
         return work(*args)
     finally:
-        end(use)
+        end_use(use)
 
 
 def attempt(work, list undo) -> None:
@@ -153,7 +171,7 @@ def attempt(work, list undo) -> None:
     try:
         call = work()
         if call is not None and call[0](*call[1:]) is False:
-            raise RuntimeError("arrays were exchanged by another thread during an update")
+            raise RuntimeError("arrays were exchanged during an update")
     except BaseException:
         for call in reversed(undo):
             for _ in range(TRIES):
