@@ -15,6 +15,7 @@ cdef extern from "Python.h":
 
 cdef double PATIENCE = 0.0001   # seconds: few ever wait, and a large update takes longer
 cdef int TRIES = 3              # at an interrupted undo
+cdef int MOST_STEPS = 1000      # from one who waits to the one waited for
 
 # Somebody who uses an optimizer, or waits for it: the first one in the queue has it. Not on the
 # user's stack, which is gone after a fork, or if the interpreter ends.
@@ -71,7 +72,9 @@ cdef bint waits_for_itself(const Use *use) noexcept:
     """Whether who has the optimizer is this thread, or waits for one that this thread has."""
     cdef const Use *first = first_before(use)
     cdef const Use *other
-    while first != NULL:
+    cdef int steps = 0
+    while first != NULL and steps < MOST_STEPS:
+        steps += 1
         if first.thread == use.thread:
             return True
         other = queue
