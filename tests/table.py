@@ -74,3 +74,11 @@ def assert_same_run(fast, numpy, fast_params, numpy_params):
             for key in keys_of(theirs):
                 assert_same_bits(ours[key], theirs[key], f"{slot}[{key!r}]")
     assert getattr(fast, "iter", None) == getattr(numpy, "iter", None)
+
+
+def is_same_run(fast, numpy, fast_params, numpy_params):
+    try:
+        assert_same_run(fast, numpy, fast_params, numpy_params)
+    except AssertionError:
+        return False
+    return True

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from table import assert_same_run, keys_of
+from table import is_same_run, keys_of
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 INTERRUPTS = 30
@@ -74,14 +74,6 @@ def clone(case, params):
     return copies
 
 
-def equal(fast, params, other, other_params):
-    try:
-        assert_same_run(fast, other, params, other_params)
-    except AssertionError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("first", [True, False], ids=["first update", "later update"])
 @pytest.mark.parametrize("case", ["usual", "large", "slow", "shared", "list"])
 def test_an_interrupted_update_is_whole_or_not_at_all(rule, rng, interrupted, case, first):
@@ -99,8 +91,8 @@ def test_an_interrupted_update_is_whole_or_not_at_all(rule, rng, interrupted, ca
         interrupts += interrupted(
             functools.partial(optimizer.update, params, grads), rng.uniform(0, 1.3 * took)
         )
-        whole = equal(optimizer, params, after, after_params)
-        assert whole or equal(optimizer, params, before, before_params)
+        whole = is_same_run(optimizer, after, params, after_params)
+        assert whole or is_same_run(optimizer, before, params, before_params)
         outcomes.add(whole)
         optimizer.update(params, grads)  # and it can be used
     assert interrupts > 10
@@ -131,7 +123,8 @@ def test_an_interrupted_load_is_whole_or_not_at_all(rule, rng, interrupted):
             expected.append(rule.fast())
             expected[-1].load_state_dict(state)
         found = [
-            equal(optimizer, {}, other, {}) and optimizer.lr == other.lr for other in expected
+            is_same_run(optimizer, other, {}, {}) and optimizer.lr == other.lr
+            for other in expected
         ]
         assert any(found)
         seen.add(found.index(True) == old)
