@@ -227,38 +227,28 @@ def _pack_views(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Put blocks of memory in the place of arrays that share it; tell where in them they lie."""
     views: dict[str, Any] = {}
     bounds = sorted((*extent(array), name) for name, array in arrays.items() if array.size)
-    group: list[tuple[int, int, str]] = []
-    end = 0
+    group: list[str] = []
+    start = end = 0
     for low, high, name in [*bounds, (_NOWHERE, _NOWHERE, "")]:
         if low >= end:
             if len(group) > 1:
-                _pack_block(f"memory.{len(views)}", group, end, arrays, views)
-            group, end = [], 0
-        group.append((low, high, name))
+                block = f"memory.{len(views)}"
+                for member in group:
+                    array = arrays.pop(member)
+                    place = [
+                        array.ctypes.data - start,
+                        array.dtype.str,
+                        array.shape,
+                        array.strides,
+                    ]
+                    views[member] = [block, *place]
+                # All of it belongs to the arrays, or lies between elements of one.
+                memory = (ctypes.c_uint8 * (end - start)).from_address(start)
+                arrays[block] = np.ctypeslib.as_array(memory)
+            group, start, end = [], low, 0
+        group.append(name)
         end = max(end, high)
     return views
-
-
-def _pack_block(
-    block: str,
-    group: list[tuple[int, int, str]],
-    end: int,
-    arrays: dict[str, np.ndarray],
-    views: dict[str, Any],
-) -> None:
-    start = group[0][0]
-    for low, _, name in group:
-        array = arrays.pop(name)
-        # From the array's first element, which negative strides leave behind.
-        back = -sum(
-            (n - 1) * stride
-            for n, stride in zip(array.shape, array.strides, strict=True)
-            if stride < 0
-        )
-        views[name] = [block, low - start + back, array.dtype.str, array.shape, array.strides]
-    # All of it belongs to the arrays, or lies between elements of one.
-    memory = (ctypes.c_uint8 * (end - start)).from_address(start)
-    arrays[block] = np.ctypeslib.as_array(memory)
 
 
 def _unpack_views(views: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
