@@ -60,8 +60,8 @@ setup(
         extension(
             "_engine",
             [],
-            ["_blocks.pxi", "_cut.pxi", "_turns.pxi", "_cpu.h", "_pool.h", "_kernels.pxd"],
-            ("_pool.c",),
+            [os.path.basename(f) for f in __import__("glob").glob("zdlfast/*.pxi") + __import__("glob").glob("zdlfast/*.h") + ["_kernels.pxd"]],
+            ("_pool.c", "_lock.c"),
         ),
         *(
             extension(f"_kernels_{name}", isa, ["_kernels.pxi", "_kernels.pxd"])

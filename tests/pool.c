@@ -13,38 +13,38 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PIECES = 37, LENGTH = 64, ROUNDS = 2000, CALLERS = 3 };
+enum { CHUNKS = 37, LENGTH = 64, ROUNDS = 2000, CALLERS = 3 };
 
-static void add_one(void *job, size_t piece)
+static void add_one(void *job, size_t chunk)
 {
-    double *elements = (double *)job + piece * LENGTH;
+    double *elements = (double *)job + chunk * LENGTH;
     int i;
     for (i = 0; i < LENGTH; i++)
         elements[i] += 1;
 }
 
-static void nested(void *job, size_t piece)
+static void nested(void *job, size_t chunk)
 {
-    double others[PIECES * LENGTH] = {0};
-    add_one(job, piece);
-    if (piece < 8)
-        zdl_run(add_one, others, PIECES, 4); /* the pool is busy: runs here */
+    double others[CHUNKS * LENGTH] = {0};
+    add_one(job, chunk);
+    if (chunk < 8)
+        zdl_run(add_one, others, CHUNKS, 4); /* the pool is busy: runs here */
 }
 
 static void *call(void *argument)
 {
-    double *elements = calloc(PIECES * LENGTH, sizeof(double));
+    double *elements = calloc(CHUNKS * LENGTH, sizeof(double));
     int round, i;
     (void)argument;
     for (round = 0; round < ROUNDS; round++) {
-        zdl_run(round % 7 ? add_one : nested, elements, PIECES, 1 + round % 6);
+        zdl_run(round % 7 ? add_one : nested, elements, CHUNKS, 1 + round % 6);
         zdl_in_a_row();
         if (round % 100 == 0) {
             struct timespec pause = {0, 200000};
             nanosleep(&pause, NULL);
         }
     }
-    for (i = 0; i < PIECES * LENGTH; i++) {
+    for (i = 0; i < CHUNKS * LENGTH; i++) {
         if (elements[i] != ROUNDS) {
             printf("element %d was done %g times, not %d\n", i, elements[i], ROUNDS);
             exit(1);

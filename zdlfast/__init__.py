@@ -7,40 +7,24 @@
     optimizer = Adam(lr=0.001)
     optimizer.update(params, grads)     # dicts or lists of arrays, updated in place
 
-`zdlfast.reference` has the same classes in plain NumPy.
+`zdlfast.reference` has the same classes in plain NumPy. It works without the compiled kernels too.
 """
 
-# ruff: noqa: E402 - the kernels are chosen before anything is built on them
-
 import os as _os
+import sys as _sys
+from typing import Any as _Any
 
-_simd = _os.environ.get("ZDLFAST_SIMD")
-try:
-    import zdlfast._engine as _engine
-
-    _available = _engine.available()
-    if not _simd or _simd in _available:
-        _engine.use(_simd or _available[-1])
-# NumPy reports an incompatible binary by a ValueError.
-except (ImportError, ValueError, AttributeError) as _error:
-    raise ImportError(
-        f"zdlfast's compiled kernels cannot be imported ({_error}). In a checkout, build them "
-        "with 'python -m pip install -e .' (this takes a C compiler); elsewhere, run "
-        "'python -m pip install --force-reinstall zdlfast'."
-    ) from _error
-if _simd and _simd not in _available:
-    raise ValueError(f"ZDLFAST_SIMD is {_simd!r}, expected one that this CPU has: {_available}")
-
-from zdlfast import optimizers
+from zdlfast import _rules
 from zdlfast._files import load, save
+from zdlfast._optimizer import Optimizer
 from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
 from zdlfast.drop_in import patch
-from zdlfast.optimizers import *  # noqa: F403 - one list of names, in optimizers.py
 
 __version__ = "0.1.0"
 __all__ = [
-    *optimizers.__all__,
+    *_rules.RULES,
+    "Optimizer",
     "build_info",
     "get_num_threads",
     "load",
@@ -49,6 +33,24 @@ __all__ = [
     "set_num_threads",
     "threads",
 ]
+
+_simd = _os.environ.get("ZDLFAST_SIMD")
+_broken: Exception | None = None
+try:
+    import zdlfast._engine as _engine
+
+    _available = _engine.available()
+    if not _simd or _simd in _available:
+        _engine.use(_simd or _available[-1])
+# NumPy reports an incompatible binary by a ValueError.
+except (ImportError, ValueError, AttributeError) as _error:
+    _broken = _error
+else:
+    if _simd and _simd not in _available:
+        raise ValueError(
+            f"ZDLFAST_SIMD is {_simd!r}, expected one that this CPU has: {_available}"
+        )
+    from zdlfast.optimizers import *  # noqa: F403 - one list of names, in optimizers.py
 
 _from_environment()  # a mistake there is told now, not in the middle of a training
 
@@ -68,6 +70,8 @@ def build_info() -> dict[str, object]:
     >>> build_info()["simd"] in build_info()["simd_available"]
     True
     """
+    if _broken is not None:
+        raise _no_kernels()
     return {
         "version": __version__,
         "simd": _engine.in_use(),
@@ -75,3 +79,25 @@ def build_info() -> dict[str, object]:
         "threads": get_num_threads(),
         "compiler": _engine.compiler(),
     }
+
+
+def _no_kernels() -> ImportError:
+    return ImportError(
+        f"zdlfast's compiled kernels cannot be imported ({_broken}). In a checkout, build them "
+        "with 'python -m pip install -e .', which takes a C compiler; elsewhere, install zdlfast "
+        "again. Without them there is zdlfast.reference, the same optimizers in plain NumPy."
+    )
+
+
+def __getattr__(name: str) -> _Any:
+    if _broken is not None and name in _rules.RULES:
+        raise _no_kernels() from _broken
+    text = f"module {__name__!r} has no attribute {name!r}"
+    meant = [rule for rule in _rules.RULES if rule.lower() == name.lower()]
+    if meant:
+        text += f": here it is {meant[0]}"
+        # For "from zdlfast import Adagrad" Python would put a text of its own in the place of an
+        # AttributeError's.
+        if _sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            raise ImportError(text, name=__name__)
+    raise AttributeError(text, name=name)

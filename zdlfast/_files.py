@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from zdlfast import _state
-from zdlfast._engine import extent, in_turn
+from numpy.lib.array_utils import byte_bounds as extent
 
 if TYPE_CHECKING:
-    from zdlfast._contract import Optimizer
+    from zdlfast._optimizer import Optimizer
 
 _NUMBERS = "biufc"  # kinds of dtypes
 
@@ -63,7 +63,7 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
             f"a {type(optimizer).__qualname__} could not be loaded, expected an optimizer of "
             "zdlfast or zdlfast.reference itself: save its state_dict()"
         )
-    in_turn(optimizer, False, _save, path, optimizer, params)
+    optimizer._locked(False, _save, path, optimizer, params)
 
 
 def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:

@@ -4,24 +4,13 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "_platform.h"
+
 /* ------------------------------------------------------------------ the platform's threads */
 
 #ifdef _WIN32
 
-#include <windows.h>
-
-typedef SRWLOCK lock_type;
-typedef CONDITION_VARIABLE condition_type;
-#define LOCK_INIT SRWLOCK_INIT
-#define CONDITION_INIT CONDITION_VARIABLE_INIT
 #define THREAD_RESULT DWORD WINAPI
-
-static void lock(lock_type *l) { AcquireSRWLockExclusive(l); }
-static int try_lock(lock_type *l) { return TryAcquireSRWLockExclusive(l); }
-static void unlock(lock_type *l) { ReleaseSRWLockExclusive(l); }
-static void sleep_on(condition_type *c, lock_type *l) { SleepConditionVariableSRW(c, l, INFINITE, 0); }
-static void wake(condition_type *c) { WakeConditionVariable(c); }
-static void give_way(void) { SwitchToThread(); }
 
 /* Windows keeps the threads of a process apart by itself. */
 typedef struct { int started; } thread_type;
@@ -47,24 +36,12 @@ static int start_thread(thread_type *thread, LPTHREAD_START_ROUTINE body, void *
 
 #else
 
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <time.h>
 
-typedef pthread_mutex_t lock_type;
-typedef pthread_cond_t condition_type;
-typedef pthread_t thread_type;
-#define LOCK_INIT PTHREAD_MUTEX_INITIALIZER
-#define CONDITION_INIT PTHREAD_COND_INITIALIZER
 #define THREAD_RESULT void *
 
-static void lock(lock_type *l) { pthread_mutex_lock(l); }
-static int try_lock(lock_type *l) { return pthread_mutex_trylock(l) == 0; }
-static void unlock(lock_type *l) { pthread_mutex_unlock(l); }
-static void sleep_on(condition_type *c, lock_type *l) { pthread_cond_wait(c, l); }
-static void wake(condition_type *c) { pthread_cond_signal(c); }
-static void give_way(void) { sched_yield(); }
+typedef pthread_t thread_type;
 
 static double now(void)
 {
@@ -75,11 +52,16 @@ static double now(void)
 
 static int start_thread(thread_type *thread, void *(*body)(void *), void *argument)
 {
-    sigset_t all, before;
+    /* What the kernel sends a thread for what it does itself: blocked, a crash would leave no
+     * trace. All other signals are for the program's own threads. */
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    sigset_t blocked, before;
+    size_t i;
     int failed;
-    /* Signals are for the program's own threads. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigfillset(&blocked);
+    for (i = 0; i < sizeof own / sizeof own[0]; i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
     failed = pthread_create(thread, NULL, body, argument);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed)
@@ -157,20 +139,23 @@ static void relax(void) {}
  * takes it that long or longer. */
 static const double SPIN = 50e-6;
 
-/* One thread's share of the pieces; others help with it when they are done with their own.
+/* How often the caller looks whether its helpers are done before it sleeps: some 40 us. */
+enum { SPINS = 1000 };
+
+/* One thread's share of the chunks; others help with it when they are done with their own.
  * Each has a cache line to itself. */
 struct share {
     _Alignas(64) atomic_size_t next;
     size_t end;
 };
 
-static lock_type in_use = LOCK_INIT;        /* held by the caller */
-static lock_type beds = LOCK_INIT;          /* guards going to sleep */
+static zdl_mutex in_use = ZDL_MUTEX_INIT;        /* held by the caller */
+static zdl_mutex beds = ZDL_MUTEX_INIT;          /* guards going to sleep */
 
 /* By number, from 1 on; the caller is number 0. */
 static struct {
     thread_type thread;
-    condition_type bed;
+    zdl_condition bed;
     atomic_int asleep;
     atomic_int cpu;                         /* where it was last seen, or -1 */
 } helpers[ZDL_MAX_THREADS];
@@ -181,9 +166,11 @@ enum { TICKET = 1024 };
 static uint64_t last_job;
 static _Atomic uint64_t open_job;           /* the ticket of the job to help with, or 0 */
 static atomic_int inside;                   /* helpers that may be at work on it */
+static atomic_int caller_sleeps;            /* until nobody is inside */
+static zdl_condition all_out = ZDL_CONDITION_INIT;
 
 /* The job: written while it is not open and nobody is inside. */
-static zdl_piece run_piece;
+static zdl_chunk run_chunk;
 static void *job_data;
 static int shares_used;
 static mode_type job_mode;
@@ -192,11 +179,11 @@ static struct share shares[ZDL_MAX_THREADS];
 static void work(int first)
 {
     int i;
-    size_t piece;
+    size_t chunk;
     for (i = 0; i < shares_used; i++) {
         struct share *share = &shares[(first + i) % shares_used];
-        while ((piece = atomic_fetch_add(&share->next, 1)) < share->end)
-            run_piece(job_data, piece);
+        while ((chunk = atomic_fetch_add(&share->next, 1)) < share->end)
+            run_chunk(job_data, chunk);
     }
 }
 
@@ -240,7 +227,11 @@ static THREAD_RESULT help(void *number)
             work(me);
         }
         atomic_store(&helpers[me].cpu, this_cpu());
-        atomic_fetch_sub(&inside, 1);
+        if (atomic_fetch_sub(&inside, 1) == 1 && atomic_load(&caller_sleeps)) {
+            lock(&beds);
+            wake(&all_out);
+            unlock(&beds);
+        }
     }
     return 0;
 }
@@ -250,10 +241,13 @@ static THREAD_RESULT help(void *number)
 /* A child has no helpers, only their traces; perhaps those of a job of another thread, too. */
 static void after_fork_in_child(void)
 {
-    static const lock_type new_lock = LOCK_INIT;
+    static const zdl_mutex new_lock = ZDL_MUTEX_INIT;
+    static const zdl_condition new_condition = ZDL_CONDITION_INIT;
     atomic_store(&helper_count, 0);
     atomic_store(&open_job, 0);
     atomic_store(&inside, 0);
+    atomic_store(&caller_sleeps, 0);
+    all_out = new_condition;
     beds = new_lock;
     in_use = new_lock;
 }
@@ -262,7 +256,7 @@ static void after_fork_in_child(void)
 
 static void start_helpers(int wanted)
 {
-    static const condition_type new_bed = CONDITION_INIT;
+    static const zdl_condition new_bed = ZDL_CONDITION_INIT;
     int count;
 #ifndef _WIN32
     static int prepared;
@@ -296,30 +290,30 @@ static void clear_the_way(int threads)
     }
 }
 
-void zdl_run(zdl_piece run, void *job, size_t pieces, int threads)
+void zdl_run(zdl_chunk run, void *job, size_t chunks, int threads)
 {
-    size_t piece, each, rest;
-    int i, tries;
+    size_t chunk, each, rest;
+    int i, spins;
     if (threads > ZDL_MAX_THREADS)
         threads = ZDL_MAX_THREADS;
-    if (threads < 2 || pieces < 2 || !try_lock(&in_use)) {
-        for (piece = 0; piece < pieces; piece++)
-            run(job, piece);
+    if (threads < 2 || chunks < 2 || !try_lock(&in_use)) {
+        for (chunk = 0; chunk < chunks; chunk++)
+            run(job, chunk);
         return;
     }
     start_helpers(threads - 1);
     clear_the_way(threads);
 
-    run_piece = run;
+    run_chunk = run;
     job_data = job;
     job_mode = get_mode();
     shares_used = threads;
-    each = pieces / (size_t)threads;
-    rest = pieces % (size_t)threads;
-    for (i = 0, piece = 0; i < threads; i++) {
-        atomic_store(&shares[i].next, piece);
-        piece += each + ((size_t)i < rest);
-        shares[i].end = piece;
+    each = chunks / (size_t)threads;
+    rest = chunks % (size_t)threads;
+    for (i = 0, chunk = 0; i < threads; i++) {
+        atomic_store(&shares[i].next, chunk);
+        chunk += each + ((size_t)i < rest);
+        shares[i].end = chunk;
     }
     atomic_store(&open_job, ++last_job * TICKET + (uint64_t)threads);
     for (i = 1; i < threads && i <= atomic_load(&helper_count); i++) {
@@ -330,13 +324,18 @@ void zdl_run(zdl_piece run, void *job, size_t pieces, int threads)
         }
     }
     work(0);
-    /* Nobody comes in any more; whoever is inside has one piece left at most. */
+    /* Nobody comes in any more; whoever is inside has one chunk left at most. A helper that
+     * the system keeps from running is not waited for in a loop. */
     atomic_store(&open_job, 0);
-    for (tries = 0; atomic_load(&inside) > 0; tries++) {
-        if (tries < 1000)
-            relax();
-        else
-            give_way();
+    for (spins = 0; spins < SPINS && atomic_load(&inside) > 0; spins++)
+        relax();
+    if (atomic_load(&inside) > 0) {
+        lock(&beds);
+        atomic_store(&caller_sleeps, 1);
+        while (atomic_load(&inside) > 0)
+            sleep_on(&all_out, &beds);
+        atomic_store(&caller_sleeps, 0);
+        unlock(&beds);
     }
     unlock(&in_use);
 }

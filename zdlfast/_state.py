@@ -1,18 +1,19 @@
 """An optimizer's state as a dict: what `state_dict` and `load_state_dict` do."""
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from zdlfast._contract import Optimizer
+    from zdlfast._optimizer import Optimizer
 
 #: Of the dict and of the files. A larger one is of a newer zdlfast.
 FORMAT = 1
 
 
-def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
+def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
     """What `Optimizer.state_dict` returns, in the optimizer's turn."""
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -21,7 +22,7 @@ def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
     }
     if optimizer._counter:
         content[optimizer._counter] = getattr(optimizer, optimizer._counter)
-    take = np.array if copy else np.asarray
+    take = np.array if copies else np.asarray
     state: dict[str, Any] = {}
     for slot in optimizer._slots:
         held = getattr(optimizer, slot)
@@ -54,7 +55,7 @@ def restore(optimizer: "Optimizer", content: Any) -> None:
     _compare_keys("the dict of options", content["options"], options)
     _compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.
-    checked = object.__new__(type(optimizer))
+    checked = type(optimizer).__new__(type(optimizer))
     for option in options:
         setattr(checked, option, content["options"][option])
     for attribute in counter:
@@ -148,3 +149,26 @@ def _check_same(slot: str, container: Any, present: Any) -> None:
                     f"the state {slot}[{key!r}] has {what} {given}, but this optimizer's has "
                     f"{expected}"
                 )
+
+
+def snapshot(optimizer: "Optimizer", state: Any) -> Any:
+    """What pickle and copy take of an optimizer, with arrays that no update changes any more.
+
+    Parameters
+    ----------
+    state : dict or tuple
+        The attributes, as ``object.__getstate__`` gives them.
+    """
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    attributes = dict(attributes or {})
+    copies: dict[int, Any] = {}
+    for slot in optimizer._slots:
+        held = attributes.get(slot)
+        if isinstance(held, dict | list):
+            new = copy(held)
+            for key, value in _items(held):
+                if isinstance(value, np.ndarray):
+                    # Under two keys it stays one.
+                    new[key] = copies.setdefault(id(value), value.copy(order="K"))
+            attributes[slot] = new
+    return attributes if slots is None else (attributes, slots)

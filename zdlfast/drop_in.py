@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -10,8 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from zdlfast import optimizers
-from zdlfast import reference as numpy_twin
+from zdlfast._rules import BOOK
 
 PACKAGE, MODULE = "common", "common.optimizer"
 
@@ -47,7 +47,7 @@ class _Finder(MetaPathFinder, Loader):
         module = ModuleType(spec.name, self.source.__doc__)
         # The book's scripts take np from here too: "from common.optimizer import *".
         vars(module)["np"] = np
-        for name in optimizers.__all__:
+        for name in BOOK:
             vars(module)[name] = getattr(self.source, name)
         return module
 
@@ -79,7 +79,7 @@ def patch(*, reference: bool = False) -> None:
     True
     """
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-    finder = _Finder(numpy_twin if reference else optimizers)
+    finder = _Finder(import_module(f"zdlfast.{'reference' if reference else 'optimizers'}"))
     sys.meta_path.insert(0, finder)
     loaded = sys.modules.get(MODULE)
     if loaded is None:

@@ -4,116 +4,84 @@ Each class is its reference class with one difference: an update of usual arrays
 into C. Constructor, attributes, checks and documentation are inherited.
 """
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
-
-from zdlfast import reference
-from zdlfast._contract import Call, Entry, Grads, Optimizer, Params
-from zdlfast._engine import Kernel, extent
+from zdlfast import _entries, reference
+from zdlfast import _validation as validation
+from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
+from zdlfast._optimizer import Optimizer
+from zdlfast._rules import RULES
 
 # In the book's order.
 __all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
 
 
-class _Fast(Optimizer):
+class KernelOptimizer(OnKernels, Optimizer):
+    """The base of the optimizers on kernels."""
+
     _kernel: ClassVar[Kernel]
-    # NumPy's part is the exception here, so that being sure may cost time.
-    _always_copies = True
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+        super().__init_subclass__(rule=rule, **kwargs)
         if rule is not None:
-            cls._kernel = Kernel(rule, tuple(cls._options), cls._slots, cls._counter)
-            cls.__doc__ = cls.__bases__[-1].__doc__  # the reference class's
-            cls.update = _update_by(cls._kernel)  # type: ignore[assignment, method-assign]
+            cls._kernel = Kernel(RULES[rule].loop, tuple(cls._options), cls._slots, cls._counter)
+            cls.__doc__ = RULES[rule].twin.__doc__
         elif not {"_rule", "_scalars"}.isdisjoint(vars(cls)):
             raise TypeError(
                 f"{cls.__name__} changes the rule of a compiled optimizer, which would not be "
                 f"noticed: inherit from zdlfast.reference"
             )
 
-    def _split(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-        by_numpy: list[Entry] = []
-        by_kernel: list[Entry] = []
-        for entry in entries:
-            taken = self._kernel.takes(entry.param, entry.grad, entry.state)
-            (by_kernel if taken and not entry.replaces else by_numpy).append(entry)
-        # NumPy's part comes first, but where memory is shared the order of all entries counts.
-        return (entries, []) if _share_memory(by_numpy, by_kernel) else (by_numpy, by_kernel)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        validation.check_keywords(cls, kwargs)
+        return OnKernels.__new__(cls)
 
-    def _finish(self, entries: list[Entry]) -> Call:
-        params, grads = [entry.param for entry in entries], [entry.grad for entry in entries]
-        state = [[entry.state[i] for entry in entries] for i in range(len(self._slots))]
-        return self._kernel.step, self, params, grads, *state
-
-    def _update_usual(
-        self, keys: Sequence[Any], values: list[Any], grads: list[Any], containers: list[Any]
-    ) -> bool:
-        # An OrderedDict, keys that are tuples, gradients in a tuple: now they lie in lists. A
-        # kernel takes nothing that has to be searched for NaN first.
-        if self.nonfinite != "propagate" or not values:
+    def _update_rest(self, params: Any, grads: Any) -> bool | None:
+        """Do an update in which something is not usual: fresh state, say, or an odd entry."""
+        containers = validation.containers(self, params)
+        batch = Batch(self, containers)
+        if not batch.gather(params, grads):
+            keys, values, gradients = validation.lookup(params, grads)
+            state = [validation.state_of(container, keys) for container in containers]
+            batch.take(not isinstance(params, list), keys, values, gradients, state)
+        batch.make_state(_entries.zeros_like)
+        odd = [self._entry(params, *found) for found in batch.odd()]
+        if self.nonfinite != "propagate" and self._refuses(batch.gradients()):
             return False
-        state: list[list[Any]] = [
-            [container.get(key) for key in keys] if isinstance(container, dict) else container
-            for container in containers
-        ]
-        return self._kernel.step(self, values, grads, *state)
+        # NumPy's part comes first, but where memory is shared the order of all entries counts.
+        if odd and batch.shares_memory():
+            odd = [self._entry(params, *found) for found in batch.odd(True)]
+        with Rollback() as rollback:
+            if odd:
+                _entries.run(self._rule, self._scalars(), odd, params, rollback, copies=True)
+            rollback.finish(batch.finish, odd)
+        return None
+
+    def _entry(
+        self, params: Any, place: int, key: Any, value: Any, grad: Any, held: tuple[Any, ...]
+    ) -> _entries.Entry:
+        return _entries.make_entry(place, key, value, grad, held, self._slots, params)
 
 
-def _update_by(kernel: Kernel) -> Callable[[_Fast, Params, Grads], bool | None]:
-    # A closure: to look the kernel up at each call would take a tenth of a small update.
-    run = kernel.update
-
-    @functools.wraps(Optimizer.update)
-    def update(self: _Fast, params: Params, grads: Grads) -> bool | None:
-        if run(self, params, grads):
-            return None
-        return super(_Fast, self).update(params, grads)
-
-    return update
-
-
-def _share_memory(some: list[Entry], others: list[Entry]) -> bool:
-    """Whether an array in `some` may share memory with an array in `others`."""
-    if not any(isinstance(x, np.ndarray) for entry in some for x in (entry.param, entry.grad)):
-        return False
-    extents = sorted(
-        (*extent(array), side)
-        for side, entries in enumerate((some, others))
-        for entry in entries
-        for array in entry.arrays
-        if array.size
-    )
-    end = [0, 0]
-    for low, high, side in extents:
-        if low < end[1 - side]:
-            return True
-        end[side] = max(end[side], high)
-    return False
-
-
-class SGD(_Fast, reference.SGD, rule="sgd"):
+class SGD(KernelOptimizer, reference.SGD, rule="SGD"):
     pass
 
 
-class Momentum(_Fast, reference.Momentum, rule="momentum"):
+class Momentum(KernelOptimizer, reference.Momentum, rule="Momentum"):
     pass
 
 
-class Nesterov(_Fast, reference.Nesterov, rule="nesterov"):
+class Nesterov(KernelOptimizer, reference.Nesterov, rule="Nesterov"):
     pass
 
 
-class AdaGrad(_Fast, reference.AdaGrad, rule="adagrad"):
+class AdaGrad(KernelOptimizer, reference.AdaGrad, rule="AdaGrad"):
     pass
 
 
-class RMSprop(_Fast, reference.RMSprop, rule="rmsprop"):
+class RMSprop(KernelOptimizer, reference.RMSprop, rule="RMSprop"):
     pass
 
 
-class Adam(_Fast, reference.Adam, rule="adam"):
+class Adam(KernelOptimizer, reference.Adam, rule="Adam"):
     pass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zdlfast._contract import Optimizer
+from zdlfast._optimizer import Optimizer
 from zdlfast.nn._checks import instance, whole
 from zdlfast.nn.layers import Seed
 from zdlfast.nn.losses import one_hot

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import zdlfast
-from zdlfast._contract import Optimizer
+from zdlfast._optimizer import Optimizer
 from zdlfast.studies._study import Report, Setup, make_figure
 
 SUMMARY = "paths of all optimizers down the valley x²/20 + y²"

@@ -199,26 +199,6 @@ def test_a_loop_of_updates_leaves_room_for_others():
     assert took < 60
 
 
-def test_threads_that_wait_for_each_other_are_told(make):
-    """Two optimizers, each used by a container of an update of the other one."""
-    one, two, both = make(), make(), threading.Barrier(2)
-
-    class Calling(UserDict):
-        def __getitem__(self, key):
-            both.wait(60)
-            self.other.update({"x": 1.0}, {"x": 1.0})
-            return super().__getitem__(key)
-
-    def work(place):
-        grads = Calling(x=1.0)
-        grads.other = (two, one)[place]
-        (one, two)[place].update({"x": 1.0}, grads)
-
-    errors = in_threads(2, work)
-    assert len(errors) == 1
-    assert "is in use by this very thread, or by one that waits for it" in str(errors[0])
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_while_one_thread_reads_and_another_waits_to_write_leaves_all_whole():
     code = """

@@ -1,0 +1,94 @@
+# How the work of a large update is cut into chunks, for several threads. Included by
+# _engine.pyx.
+#
+# The entries of an update lie one behind the other on a line, each as long as the bytes that
+# it occupies. The line is cut into chunks of equal length, so that one huge array and a thousand
+# small ones are both shared out evenly. A cut through an array is moved to the start of a cache
+# line: no two threads write to one, and wide accesses stay within one.
+
+cdef extern from "_pool.h":
+    ctypedef void (*Chunk "zdl_chunk")(void *job, size_t chunk) noexcept nogil
+    void zdl_run(Chunk run, void *job, size_t chunks, int threads) noexcept nogil
+    bint zdl_in_a_row() nogil
+
+cdef enum:
+    HELP_FROM = 1572864         # bytes: some 30 us, from which on to wake helpers pays
+    HELP_FROM_AWAKE = 524288    # the same if one update follows the other
+    SHORTEST_CHUNK = 65536      # bytes: some microseconds
+    LONGEST_CHUNK = 1048576
+
+cdef struct Job:
+    const Entry *entries
+    Py_ssize_t count
+    Loop loop
+    int64_t chunk                   # bytes
+
+
+cdef int64_t measure(Entry *entries, Py_ssize_t count) noexcept nogil:
+    """Lay the entries that kernels take on a line; return its length in bytes."""
+    cdef int64_t bytes = 0
+    cdef Py_ssize_t k
+    for k in range(count):
+        entries[k].begin = bytes
+        if entries[k].road == USUAL:
+            bytes += length(&entries[k])
+        else:
+            entries[k].n = 0
+    return bytes
+
+
+cdef void execute_all(
+    const Entry *entries, Py_ssize_t count, Loop loop, int64_t bytes, int threads
+) noexcept nogil:
+    """Execute entries of `bytes` in all, in order or on several threads at once."""
+    cdef Job job
+    cdef Py_ssize_t k
+    if threads > 1 and not share_memory(entries, count):
+        job.entries, job.count, job.loop = entries, count, loop
+        job.chunk = min(max(bytes // (8 * threads), SHORTEST_CHUNK), LONGEST_CHUNK)
+        zdl_run(execute_chunk, &job, (bytes + job.chunk - 1) // job.chunk, threads)
+    else:
+        for k in range(count):
+            if entries[k].n > 0:
+                execute(&entries[k], loop, 0, entries[k].n)
+
+
+cdef void execute_chunk(void *data, size_t chunk) noexcept nogil:
+    cdef const Job *job = <const Job *>data
+    cdef Py_ssize_t k, last_k, first, last
+    cut(job, <int64_t>chunk * job.chunk, &k, &first)
+    cut(job, (<int64_t>chunk + 1) * job.chunk, &last_k, &last)
+    while k < last_k:
+        if job.entries[k].n > 0:
+            execute(&job.entries[k], job.loop, first, job.entries[k].n)
+        first = 0
+        k += 1
+    if k < job.count and first < last:
+        execute(&job.entries[k], job.loop, first, last)
+
+
+cdef void cut(
+    const Job *job, int64_t place, Py_ssize_t *found, Py_ssize_t *element
+) noexcept nogil:
+    """The entry, and its element, where the line is cut near `place`."""
+    cdef const Entry *entry
+    cdef Py_ssize_t low = 0, high = job.count, middle, past
+    # The last entry that begins at or before this place.
+    while low < high:
+        middle = (low + high) // 2
+        if job.entries[middle].begin <= place:
+            low = middle + 1
+        else:
+            high = middle
+    entry = &job.entries[low - 1]
+    place -= entry.begin
+    if place >= length(entry):
+        found[0], element[0] = low, 0
+        return
+    found[0] = low - 1
+    element[0] = <Py_ssize_t>(place // bytes_per_element(entry))
+    if entry.strides != NULL:
+        element[0] -= element[0] % BLOCK
+    else:
+        past = (<uintptr_t>entry.data[0] + element[0] * itemsize(entry, 0)) % CACHE_LINE
+        element[0] = max(element[0] - past // itemsize(entry, 0), 0)

@@ -1,0 +1,296 @@
+# One parameter of one update with its gradient and its state. Included by _engine.pyx.
+
+# What is to be done with an entry.
+cdef enum:
+    USUAL           # a kernel takes it
+    FRESH           # a kernel will, once there is state
+    ODD             # NumPy does
+    FROZEN          # nothing: its gradient is None
+
+cdef struct Entry:
+    PyObject *key                   # NULL in a list, where the place says it
+    PyObject *values[MAX_ARRAYS]    # parameter, gradient, state; NULL where there is none yet
+    int count                       # of these
+    int road
+    bint made                       # whether its state is new, and has to be stored
+    # What a kernel needs:
+    int kind
+    Py_ssize_t n
+    char *data[MAX_ARRAYS]
+    Strides *strides                # owned; NULL for contiguous arrays
+    const double *scalars
+    int64_t begin                   # on the line of all entries, in bytes
+
+# The memory of one array, from its first byte to the one after its last.
+cdef struct Extent:
+    uintptr_t low
+    uintptr_t high
+    bint written
+
+cdef enum:
+    DIGITS = 2048               # of 11 bits
+
+
+cdef inline Py_ssize_t itemsize(const Entry *entry, int i) noexcept nogil:
+    return 8 if entry.kind & (GRAD_DOUBLE if i == 1 else PARAM_DOUBLE) else 4
+
+
+cdef inline int64_t bytes_per_element(const Entry *entry) noexcept nogil:
+    cdef int64_t bytes = (entry.count - 1) * itemsize(entry, 0) + itemsize(entry, 1)
+    # To gather and scatter elements takes a multiple of the time.
+    return 4 * bytes if entry.strides != NULL else bytes
+
+
+cdef inline int64_t length(const Entry *entry) noexcept nogil:
+    """The bytes that an entry occupies, as a measure of the work on it."""
+    return entry.n * bytes_per_element(entry)
+
+
+cdef inline int float_kind(PyArrayObject *array, bint *native) noexcept nogil:
+    """1 for float64, 0 for float32, -1 for anything else."""
+    cdef PyArray_Descr *dtype = PyArray_DESCR(array)
+    cdef int kind
+    if dtype == float64:
+        return 1
+    if dtype == float32:
+        return 0
+    kind = PyArray_TYPE(array)
+    if kind != NPY_FLOAT and kind != NPY_DOUBLE:
+        return -1
+    native[0] = native[0] and PyArray_ISNOTSWAPPED(array)
+    return kind == NPY_DOUBLE
+
+
+cdef inline bint is_array(PyObject *value) noexcept:
+    """Whether a value is an array with nothing special about it; a memmap is, but for its type."""
+    return PyArray_CheckExact(value) or Py_TYPE(value) == memmap_type
+
+
+cdef int classify(Entry *entry, int count) except -1:
+    """Say what is to be done with an entry, and fill in what a kernel needs. Changes nothing."""
+    cdef PyArrayObject **arrays = <PyArrayObject **>entry.values
+    cdef int ndim, axis, i, flags, wide, kind
+    cdef int order = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS
+    cdef bint native = True, complete = True
+    cdef Py_ssize_t n = 1
+    cdef Py_ssize_t *shape
+    entry.count, entry.made, entry.strides = count, False, NULL
+    if entry.values[1] == Py_None:
+        entry.road = FROZEN
+        return 0
+    entry.road = ODD
+    if not is_array(entry.values[0]):
+        return 0
+    wide = float_kind(arrays[0], &native)
+    ndim, shape = PyArray_NDIM(arrays[0]), PyArray_DIMS(arrays[0])
+    if wide < 0 or ndim > MAX_DIMS:
+        return 0
+    for axis in range(ndim):
+        n *= shape[axis]
+    entry.kind = PARAM_DOUBLE if wide else 0
+    for i in range(count):
+        if entry.values[i] == NULL:
+            complete = False
+            continue
+        flags = 0
+        if i > 0:
+            if not is_array(entry.values[i]) or PyArray_NDIM(arrays[i]) != ndim:
+                return 0
+            kind = float_kind(arrays[i], &native)
+            if i == 1 and kind == 1:
+                entry.kind |= GRAD_DOUBLE
+            elif kind != wide and (i != 1 or kind < 0):
+                return 0
+            for axis in range(ndim):
+                if PyArray_DIMS(arrays[i])[axis] != shape[axis]:
+                    return 0
+        flags = PyArray_FLAGS(arrays[i])
+        if i != 1 and not flags & NPY_ARRAY_WRITEABLE:
+            return 0
+        order &= flags
+        entry.data[i] = PyArray_BYTES(arrays[i])
+    entry.n = n
+    if not complete:
+        entry.road = FRESH
+        return 0
+    if n > 0:
+        # Aligned, and contiguous in one common order: anything else needs strided iteration.
+        if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
+            entry.strides = make_strides(arrays, count)
+        if shares_memory_inside(entry):
+            free(entry.strides)
+            entry.strides = NULL
+            return 0
+    entry.road = USUAL
+    return 0
+
+
+cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept nogil:
+    """The address of an array's first byte, and of the one after its last; it is not empty."""
+    cdef Py_ssize_t reach
+    cdef int axis
+    low[0] = <uintptr_t>PyArray_BYTES(array)
+    high[0] = low[0] + PyArray_ITEMSIZE(array)
+    for axis in range(PyArray_NDIM(array)):
+        reach = (PyArray_DIM(array, axis) - 1) * PyArray_STRIDE(array, axis)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+
+
+cdef bint shares_memory_inside(const Entry *entry) noexcept nogil:
+    """Whether two arrays of an entry may share memory, or two elements of one that is written."""
+    cdef uintptr_t[MAX_ARRAYS] low
+    cdef uintptr_t[MAX_ARRAYS] high
+    cdef int i, j
+    for i in range(entry.count):
+        if entry.strides == NULL:
+            low[i] = <uintptr_t>entry.data[i]
+            high[i] = low[i] + entry.n * itemsize(entry, i)
+        else:
+            bounds(<PyArrayObject *>entry.values[i], &low[i], &high[i])
+            if i != 1 and overlaps_itself(entry.strides, i):
+                return True
+        for j in range(i):
+            if low[i] < high[j] and low[j] < high[i]:
+                return True
+    return False
+
+
+cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
+    """Whether an array that is written to may share memory with another one.
+
+    The order of the entries counts then. So it does, to be safe, if there is no memory to find
+    out. (One that shares memory inside itself is odd, and counts too.)
+    """
+    cdef Extent *memory
+    cdef Extent *extents
+    cdef PyArrayObject *array
+    cdef Py_ssize_t k, size = 0
+    cdef uintptr_t lowest = 0, highest = 0, end_of_all = 0, end_of_written = 0
+    cdef bint found = False
+    cdef int i, axis
+    if count < 2:
+        return False
+    memory = extents = <Extent *>malloc(2 * MAX_ARRAYS * count * sizeof(Extent))
+    if memory == NULL:
+        return True
+    for k in range(count):
+        if entries[k].road == FROZEN:
+            continue
+        for i in range(entries[k].count):
+            if entries[k].values[i] == NULL or not PyArray_Check(entries[k].values[i]):
+                continue
+            array = <PyArrayObject *>entries[k].values[i]
+            for axis in range(PyArray_NDIM(array)):
+                if PyArray_DIM(array, axis) == 0:
+                    break
+            else:
+                bounds(array, &extents[size].low, &extents[size].high)
+                extents[size].written = i != 1
+                lowest = extents[size].low if size == 0 else min(lowest, extents[size].low)
+                highest = max(highest, extents[size].low)
+                size += 1
+    extents = sort(extents, extents + size, size, lowest, highest)
+    for k in range(size):
+        if extents[k].low < (end_of_all if extents[k].written else end_of_written):
+            found = True
+            break
+        end_of_all = max(end_of_all, extents[k].high)
+        if extents[k].written:
+            end_of_written = max(end_of_written, extents[k].high)
+    free(memory)
+    return found
+
+
+cdef Extent *sort(
+    Extent *extents, Extent *spare, Py_ssize_t size, uintptr_t lowest, uintptr_t highest
+) noexcept nogil:
+    """Sort by the lower end, digit by digit; the result is in `extents` or in `spare`.
+
+    Places within 16 bytes are one, because memory is allocated so: of arrays that begin
+    nearer to each other than that, it may seem that they overlap.
+    """
+    cdef Py_ssize_t[DIGITS] place
+    cdef Py_ssize_t k, digit, before, here
+    cdef int shift = 4
+    while (highest - lowest) >> shift > 0:
+        memset(place, 0, sizeof(place))
+        for k in range(size):
+            place[((extents[k].low - lowest) >> shift) % DIGITS] += 1
+        before = 0
+        for digit in range(DIGITS):
+            here = place[digit]
+            place[digit] = before
+            before += here
+        for k in range(size):
+            digit = ((extents[k].low - lowest) >> shift) % DIGITS
+            spare[place[digit]] = extents[k]
+            place[digit] += 1
+        extents, spare = spare, extents
+        shift += 11
+    return extents
+
+
+# ------------------------------------------------------------------ fresh state
+
+cdef PyObject *zeros_beside(PyArrayObject *param) except NULL:
+    """Fresh state of a parameter: zeros in its layout, of the machine's own byte order.
+
+    A large one starts at the same place of a cache line as the parameter, so that one peeled
+    start aligns both.
+    """
+    cdef PyArray_Descr *dtype = float64 if PyArray_TYPE(param) == NPY_DOUBLE else float32
+    cdef int flags = PyArray_FLAGS(param), ndim = PyArray_NDIM(param), axis
+    cdef bint contiguous = flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS)
+    cdef Py_ssize_t size = 8 if dtype == float64 else 4, past, bytes
+    cdef Py_ssize_t[1] room
+    cdef Py_ssize_t[MAX_DIMS] strides
+    cdef PyObject *memory
+    cdef PyObject *zeros
+    bytes = size
+    for axis in range(ndim):
+        bytes *= PyArray_DIM(param, axis)
+    if contiguous and bytes >= ALIGN_FROM and flags & NPY_ARRAY_ALIGNED:
+        room[0] = bytes + CACHE_LINE
+        memory = PyArray_Zeros(1, room, PyArray_DescrFromType(NPY_UINT8), 0)
+        if memory == NULL:
+            raise MemoryError(f"no memory for {bytes} bytes of state")
+        past = <Py_ssize_t>(
+            (<uintptr_t>PyArray_BYTES(param) - <uintptr_t>PyArray_BYTES(<PyArrayObject *>memory))
+            % CACHE_LINE
+        )
+        for axis in range(ndim):
+            strides[axis] = PyArray_STRIDE(param, axis)
+        Py_INCREF(<PyObject *>dtype)
+        zeros = PyArray_NewFromDescr(
+            &PyArray_Type, dtype, ndim, PyArray_DIMS(param), strides,
+            PyArray_BYTES(<PyArrayObject *>memory) + past, NPY_ARRAY_WRITEABLE, NULL,
+        )
+        if zeros == NULL:
+            Py_DECREF(memory)
+            raise MemoryError("no memory for state")
+        if PyArray_SetBaseObject(<PyArrayObject *>zeros, memory) < 0:
+            Py_DECREF(zeros)
+            raise MemoryError("no memory for state")
+        return zeros
+    Py_INCREF(<PyObject *>dtype)
+    if contiguous:
+        zeros = PyArray_Zeros(
+            ndim, PyArray_DIMS(param), dtype, not flags & NPY_ARRAY_C_CONTIGUOUS
+        )
+    else:
+        zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, dtype, 0)
+        if zeros != NULL:
+            memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
+    if zeros == NULL:
+        raise MemoryError(f"no memory for {bytes} bytes of state")
+    return zeros
+
+
+cdef inline bint lies_beside(PyArrayObject *state, PyArrayObject *param) noexcept:
+    """Whether state starts at the same place of a cache line as its parameter."""
+    return (
+        <uintptr_t>PyArray_BYTES(state) - <uintptr_t>PyArray_BYTES(param)
+    ) % CACHE_LINE == 0

@@ -1,0 +1,157 @@
+"""The entries of an update as NumPy takes them, one after the other."""
+
+import warnings
+from _operator import setitem
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zdlfast import _validation as validation
+
+if TYPE_CHECKING:
+    from zdlfast._optimizer import Rollback
+
+
+@dataclass(slots=True)
+class Entry:
+    """One parameter of one update, with all that its rule reads and writes."""
+
+    place: int  # among the entries of the update
+    key: Any
+    value: Any  # as it lies in params
+    param: Any  # as the rule takes it: an array that is changed in place, or a number
+    grad: Any
+    held: tuple[Any, ...]  # the state before; None where there is none yet
+    state: tuple[Any, ...]
+    plain: bool  # whether these are arrays of one float dtype and one shape
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all operands are exact arrays of numbers."""
+        return all(
+            type(value) is np.ndarray and value.dtype != object
+            for value in (self.value, self.param, self.grad, *self.state)
+        )
+
+
+def make_entry(
+    place: int,
+    key: Any,
+    value: Any,
+    grad: Any,
+    held: tuple[Any, ...],
+    slots: tuple[str, ...],
+    params: Any,
+) -> Entry:
+    """Check one parameter and what belongs to it."""
+    param = value
+    plain = validation.is_plain(value) and validation.is_like(grad, value)
+    if not plain:
+        param, grad = validation.param_and_grad(key, value, grad)
+        if not (isinstance(value, np.ndarray) or hasattr(params, "__setitem__")):
+            raise TypeError(
+                f"params[{key!r}] is no array, so its new value has to be stored, but a "
+                f"{type(params).__name__} takes no new values"
+            )
+    state = []
+    for slot, array in zip(slots, held, strict=True):
+        if array is None:
+            state.append(zeros_like(param))
+            continue
+        if not (plain and validation.is_like(array, value) and array.flags.writeable):
+            validation.check_state(f"{slot}[{key!r}]", array, param, grad)
+            plain = False
+        state.append(array)
+    return Entry(place, key, value, param, grad, held, tuple(state), plain)
+
+
+def zeros_like(param: Any) -> Any:
+    """Fresh state: zeros in the memory layout of a parameter."""
+    if not isinstance(param, np.ndarray):
+        if not validation.is_array(param):
+            return np.zeros((), np.result_type(param, 0.0))
+        zeros = np.zeros_like(param)
+        return zeros if type(zeros) is type(param) else np.multiply(param, 0.0)
+    # In the machine's own byte order, as every result of NumPy is.
+    dtype = param.dtype if param.dtype.isnative else param.dtype.newbyteorder("=")
+    return np.zeros_like(param, dtype)
+
+
+def run(
+    rule: Callable[..., tuple[Any, ...]],
+    scalars: tuple[float, ...],
+    entries: list[Entry],
+    params: Any,
+    rollback: "Rollback",
+    copies: bool,
+) -> None:
+    """Update parameters and state by NumPy, in order.
+
+    Parameters
+    ----------
+    rule : callable
+        The formula: in place for arrays, with new results for numbers.
+    scalars : tuple of float
+        What the rule takes behind the state.
+    entries : list of Entry
+        Their ``state`` becomes the new one.
+    params : mapping or list
+        Where new numbers are stored.
+    rollback : Rollback
+        Gets what would undo it all.
+    copies : bool
+        Whether arrays are to be taken back too: they are copied for that.
+    """
+    if copies:
+        for entry in entries:
+            for array in (entry.param, *entry.state):
+                if validation.is_array(array):
+                    rollback.add(setitem, array, ..., array.copy())
+    for entry in entries:
+        if type(entry.param) is np.ndarray and entry.param.ndim == 0:
+            _run_0d(rule, scalars, entry)
+            continue
+        result, *state = rule(entry.param, entry.grad, *entry.state, *scalars)
+        entry.state = tuple(state)
+        if entry.plain:
+            continue
+        # Numbers are replaced, and so is what an array's own operators made a new one of.
+        if result is not entry.param or (
+            entry.param is not entry.value and not isinstance(entry.value, np.ndarray)
+        ):
+            rollback.add(setitem, params, entry.key, entry.value)
+            params[entry.key] = result
+
+
+def _run_0d(
+    rule: Callable[..., tuple[Any, ...]], scalars: tuple[float, ...], entry: Entry
+) -> None:
+    """Apply the rule to a 0-d array, through views of one element.
+
+    NumPy 1 promotes 0-d arrays as numbers, and both NumPys make numbers of their results.
+    """
+    operands = [
+        value.reshape(1) if isinstance(value, np.ndarray) else value
+        for value in (entry.param, entry.grad, *entry.state)
+    ]
+    _, *state = rule(*operands, *scalars)
+    entry.state = tuple(
+        held if new is operand else np.reshape(new, ())
+        for new, operand, held in zip(state, operands[2:], entry.state, strict=True)
+    )
+
+
+def may_raise(entries: list[Entry]) -> bool:
+    """Whether NumPy may raise although all that can be checked was checked.
+
+    Arrays of one float dtype fail only where floating-point errors raise. Python's numbers
+    overflow with an error, objects and subclasses of arrays can do anything, and so can a
+    container that new values are stored in.
+    """
+    return (
+        not all(entry.plain or entry.is_numeric for entry in entries)
+        or not {"raise", "call", "log"}.isdisjoint(np.geterr().values())
+        or any(action == "error" for action, *_ in warnings.filters)
+    )

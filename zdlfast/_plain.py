@@ -1,0 +1,80 @@
+"""`Locked` and `Rollback` of the engine, for a Python without the compiled extension.
+
+They do the same, but a signal may come between any two of their steps.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+class Locked:
+    """What one thread uses at a time: the base of every optimizer."""
+
+    __slots__ = ("_lock", "_owner")
+
+    _lock: threading.Lock
+    _owner: tuple[int, int, bool] | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self._lock = threading.Lock()
+        self._owner = None
+        return self
+
+    def _locked(self, writes: bool, work: Callable[..., _Result], *args: Any) -> _Result:
+        """Return ``work(*args)``, called while no other thread uses this object."""
+        name, here = type(self).__name__, (os.getpid(), threading.get_ident())
+        while not self._lock.acquire(timeout=1.0):
+            process, thread, writing = self._owner or (*here, False)
+            if process != here[0]:
+                if writing:
+                    raise RuntimeError(
+                        f"another thread was using this {name} when the process was forked, so "
+                        "that half of an update is missing here: make a new one"
+                    )
+                self._lock = threading.Lock()
+            elif thread == here[1]:
+                raise RuntimeError(
+                    f"this {name} is in use by this very thread: it was called from within, by a "
+                    "container of an update or by a signal handler"
+                )
+        self._owner = (*here, writes)
+        try:
+            return work(*args)
+        finally:
+            self._owner = None
+            self._lock.release()
+
+
+class Rollback:
+    """Undoes, at the end of a ``with`` block that raised, what was done in it."""
+
+    def __init__(self) -> None:
+        self._undo: list[tuple[Any, ...]] = []
+
+    def add(self, *call: Any) -> None:
+        """Note a function and its arguments that would undo what is done next."""
+        self._undo.append(call)
+
+    def finish(self, function: Callable[..., None], *args: Any) -> None:
+        """Call what does the rest: whole, or it raises and nothing of it was done."""
+        function(*args)
+        self._undo.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        while kind is not None and self._undo:
+            call = self._undo[-1]
+            try:
+                call[0](*call[1:])
+            except Exception:
+                pass  # a container that takes nothing back; the rest still goes
+            except BaseException:
+                continue  # interrupted again
+            self._undo.pop()

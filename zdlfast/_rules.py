@@ -1,0 +1,67 @@
+"""The table of rules: what is known of each one but its formula and its loop.
+
+Base class, drop-in, files, tests, benchmark and documents walk it.
+"""
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+# What an option has to stay below; none may be negative.
+UNBOUNDED = math.inf
+FRACTION = 1.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule."""
+
+    #: Of its class here and in `zdlfast.reference`; in lower case, of its loop.
+    name: str
+    #: Its options in the order in which its loop takes them, with their bounds.
+    options: dict[str, float]
+    #: The attributes that hold state: an array for each parameter.
+    slots: tuple[str, ...] = ()
+    #: The attribute that counts steps.
+    counter: str | None = None
+    #: The attributes that hold further state: one float for all parameters.
+    numbers: tuple[str, ...] = ()
+    #: Whether ``common.optimizer`` of the book has it.
+    book: bool = True
+
+    @property
+    def loop(self) -> str:
+        """The name of its loop in the kernels."""
+        return self.name.lower()
+
+    @property
+    def fast(self) -> Any:
+        """The class on kernels."""
+        return getattr(importlib.import_module("zdlfast.optimizers"), self.name)
+
+    @property
+    def twin(self) -> Any:
+        """The class in plain NumPy."""
+        return getattr(importlib.import_module("zdlfast.reference"), self.name)
+
+
+#: By name, in the book's order.
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule("SGD", {"lr": UNBOUNDED}),
+        Rule("Momentum", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",)),
+        Rule("Nesterov", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",)),
+        Rule("AdaGrad", {"lr": UNBOUNDED, "eps": UNBOUNDED}, ("h",)),
+        Rule("RMSprop", {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED}, ("h",)),
+        Rule(
+            "Adam",
+            {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION, "eps": UNBOUNDED},
+            ("m", "v"),
+            "iter",
+        ),
+    )
+}
+#: The rules that the drop-in for ``common.optimizer`` offers.
+BOOK = tuple(name for name, rule in RULES.items() if rule.book)

@@ -1,0 +1,600 @@
+# A whole update. Included by _engine.pyx.
+#
+# `OnKernels.update` does an update if every entry of it is usual: exact ndarrays of float32 or
+# float64 with their state, whose memory does not overlap within the entry, in dicts or lists.
+# Else nothing has changed, and `KernelOptimizer._update_rest` does it with a `Batch`: the same
+# entries, of which NumPy takes the odd ones.
+
+cdef class Kernel:
+    """One rule, as an optimizer runs it.
+
+    Parameters
+    ----------
+    rule : str
+        The rule's name in the table of the kernels.
+    options, slots : tuple of str
+        The optimizer's attributes that hold its options and its state, in the order in which
+        the rule takes them.
+    counter : str, optional
+        The optimizer's attribute that counts steps.
+    """
+
+    cdef int row
+    cdef readonly tuple options, slots
+    cdef readonly str counter
+
+    def __init__(self, str rule, tuple options, tuple slots, str counter=None):
+        cdef bytes name = rule.encode()
+        if table == NULL:
+            raise RuntimeError(
+                "no kernels were chosen: import zdlfast, not a module of it from a folder above"
+            )
+        self.row = 0
+        while table[self.row].name != NULL and strcmp(table[self.row].name, name) != 0:
+            self.row += 1
+        if table[self.row].name == NULL:
+            raise ValueError(f"the kernels have no rule {rule!r}")
+        if table[self.row].options > MAX_OPTIONS or table[self.row].slots > MAX_SLOTS:
+            raise ValueError(f"rule {rule!r} has more options or slots than _kernels.pxd allows")
+        if (table[self.row].options, table[self.row].slots) != (len(options), len(slots)):
+            raise ValueError(
+                f"rule {rule!r} takes {table[self.row].options} options and "
+                f"{table[self.row].slots} slots, got {options} and {slots}"
+            )
+        self.options, self.slots, self.counter = options, slots, counter
+
+
+cdef class OnKernels(Locked):
+    """The base of the optimizers on kernels."""
+
+    cdef Kernel kernel
+    cdef bint loaded        # its state lies anywhere, not beside the parameters
+
+    def __cinit__(self, *args, **kwargs):
+        self.kernel = type(self)._kernel
+        self.loaded = False
+
+    def _was_loaded(self):
+        """Have the next update look where the state lies."""
+        self.loaded = True
+
+    def update(self, params, grads):
+        """Take one step: change every parameter by its gradient.
+
+        `zdlfast.Optimizer.update` says what is taken, returned and raised.
+        """
+        acquire(self, True)
+        try:
+            if self.update_usual(params, grads):
+                return None
+            return self._update_rest(params, grads)
+        finally:
+            zdl_lock_release(&self.lock)
+
+    cdef bint update_usual(self, params, grads) except -1:
+        cdef const Rule *rule = &table[self.kernel.row]
+        cdef double[MAX_SCALARS] scalars
+        cdef dict attributes = PyObject_GenericGetDict(self, NULL)
+        cdef PyObject *containers[MAX_ARRAYS]
+        cdef PyObject *found
+        cdef Py_ssize_t at = 0, size, ready = 0
+        cdef bint by_key = is_dict(<PyObject *>params), usual
+        cdef Entry[FEW] few
+        cdef Entry *entries = few
+        cdef object step
+        cdef int i
+        if self.loaded:
+            return False
+        step = self.next_step(attributes, &at, scalars)
+        if step is NotImplemented:
+            return False
+        containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
+        for i in range(rule.slots):
+            containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
+        found = look_up(attributes, "nonfinite", &at)
+        if found == NULL or <object>found != "propagate":
+            return False
+        for i in range(2 + rule.slots):
+            if containers[i] == NULL or not (
+                is_dict(containers[i]) if by_key else is_list(containers[i])
+            ):
+                return False
+        size = len(params)
+        if size > FEW:
+            entries = <Entry *>malloc(size * sizeof(Entry))
+            if entries == NULL:
+                raise MemoryError(f"no memory for an update of {size} parameters")
+        try:
+            if by_key:
+                usual = gather_dicts(
+                    entries, &ready, containers, size, 2 + rule.slots, scalars, True
+                )
+            else:
+                usual = gather_lists(
+                    entries, &ready, containers, size, 2 + rule.slots, scalars, True
+                )
+            if usual:
+                run(entries, ready, rule.loop)
+                if step is not None:
+                    # Past the checks of __setattr__, which cost more than a small update.
+                    attributes[self.kernel.counter] = step
+            return usual
+        finally:
+            free_strides(entries, ready)
+            if entries != few:
+                free(entries)
+
+    cdef object next_step(self, dict attributes, Py_ssize_t *at, double *scalars):
+        """Compute the scalars of the coming step; return its count, if steps are counted.
+
+        NotImplemented if the options are not all floats, or the count is no number that fits.
+        """
+        cdef const Rule *rule = &table[self.kernel.row]
+        cdef double[MAX_OPTIONS] options
+        cdef PyObject *found
+        cdef object step = None
+        cdef double t = 0.0
+        cdef int i
+        for i in range(rule.options):
+            found = look_up(attributes, <str>self.kernel.options[i], at)
+            if found == NULL or not is_float(found):
+                return NotImplemented
+            options[i] = PyFloat_AsDouble(found)
+        if self.kernel.counter is not None:
+            found = look_up(attributes, self.kernel.counter, at)
+            if found == NULL or not is_int(found):
+                return NotImplemented
+            step = <object>found + 1
+            t = PyFloat_AsDouble(<PyObject *>step)
+            if t == -1.0:
+                PyErr_Clear()
+                return NotImplemented
+        scalars[G_SCALE] = scalars[P_DECAY] = 1.0
+        rule.scalars(options, t, scalars + FIRST_SCALAR)
+        return step
+
+
+cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
+    """The value of an attribute, found fastest at place `at` of the instance's dict."""
+    cdef PyObject *key
+    cdef PyObject *value
+    if PyDict_Next(<PyObject *>attributes, at, &key, &value) and key == <PyObject *>name:
+        return value
+    return PyDict_GetItemWithError(<PyObject *>attributes, <PyObject *>name)
+
+
+# ------------------------------------------------------------------ containers -> entries
+
+# Both fill in `entries` with borrowed references, and no Python code runs meanwhile. They say no
+# to what has to be looked up by Python; and, if only what is usual will do, to anything else.
+
+cdef bint gather_lists(
+    Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
+    const double *scalars, bint only_usual,
+) except -1:
+    cdef Py_ssize_t[MAX_ARRAYS] sizes
+    cdef Entry *entry
+    cdef Py_ssize_t k
+    cdef int i
+    for i in range(1, count):
+        sizes[i] = PyList_Size(containers[i]) if containers[i] != NULL else 0
+    if sizes[1] < size:
+        return False
+    for k in range(size):
+        entry = &entries[k]
+        entry.key = NULL
+        entry.values[0] = PyList_GetItem(containers[0], k)
+        for i in range(1, count):
+            entry.values[i] = PyList_GetItem(containers[i], k) if k < sizes[i] else NULL
+            if entry.values[i] == NULL and only_usual:
+                return False
+        if not add_entry(entry, ready, count, scalars, only_usual):
+            return False
+    return True
+
+
+cdef bint gather_dicts(
+    Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
+    const double *scalars, bint only_usual,
+) except -1:
+    cdef Py_ssize_t[MAX_ARRAYS] position
+    cdef Entry *entry
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef bint checked = False
+    cdef int i
+    for i in range(count):
+        position[i] = 0
+    while PyDict_Next(containers[0], &position[0], &key, &value):
+        if ready[0] == size or not is_usual(key):
+            return False
+        entry = &entries[ready[0]]
+        entry.key, entry.values[0] = key, value
+        # Dicts filled in the same order are walked in step, without a look-up.
+        if not next_in_step(containers, position, count, key, entry.values):
+            for i in range(1, count):
+                if not checked and containers[i] != NULL and not has_usual_keys(containers[i]):
+                    return False
+            checked = True
+            for i in range(1, count):
+                entry.values[i] = NULL
+                if containers[i] != NULL:
+                    entry.values[i] = PyDict_GetItemWithError(containers[i], key)
+                if entry.values[1] == NULL:
+                    return False
+                if entry.values[i] == NULL and only_usual and entry.values[1] != Py_None:
+                    return False
+        if not add_entry(entry, ready, count, scalars, only_usual):
+            return False
+    return ready[0] == size
+
+
+cdef inline bint add_entry(
+    Entry *entry, Py_ssize_t *ready, int count, const double *scalars, bint only_usual
+) except -1:
+    classify(entry, count)
+    if only_usual and entry.road != USUAL and entry.road != FROZEN:
+        return False
+    entry.scalars = scalars
+    if scalars[G_SCALE] != 1.0 or scalars[P_DECAY] != 1.0:
+        entry.kind |= SCALED
+    ready[0] += 1
+    return True
+
+
+cdef inline bint is_usual(PyObject *key) noexcept:
+    """Whether to look up a key runs no Python code, which could change anything."""
+    return is_str(key) or is_int(key)
+
+
+cdef bint has_usual_keys(PyObject *mapping) noexcept:
+    cdef Py_ssize_t at = 0
+    cdef PyObject *key
+    cdef PyObject *value
+    while PyDict_Next(mapping, &at, &key, &value):
+        if not is_usual(key):
+            return False
+    return True
+
+
+cdef inline bint next_in_step(
+    PyObject **containers, Py_ssize_t *position, int count, PyObject *key, PyObject **values
+) noexcept:
+    """Go on to the next entry of all dicts but the first; tell if each has this key."""
+    cdef PyObject *other
+    cdef bint same = True
+    cdef int i
+    for i in range(1, count):
+        same = (
+            containers[i] != NULL
+            and PyDict_Next(containers[i], &position[i], &other, &values[i])
+            and same
+            and (
+                other == key
+                or (is_str(other) and is_str(key) and PyUnicode_Compare(other, key) == 0)
+            )
+        )
+    return same
+
+
+# ------------------------------------------------------------------ entries -> memory
+
+cdef int run(Entry *entries, Py_ssize_t count, Loop loop) except -1:
+    """Execute the entries that kernels take. If it raises, it has changed nothing."""
+    cdef int64_t bytes = measure(entries, count)
+    cdef int threads = 1
+    if bytes < HELP_FROM_AWAKE:
+        execute_all(entries, count, loop, bytes, threads)
+        return 0
+    # Python code runs now, and other threads may.
+    hold(entries, count)
+    try:
+        if bytes >= HELP_FROM or zdl_in_a_row():
+            threads = get_num_threads()
+        check_again(entries, count)
+        if bytes < RELEASE_FROM:
+            execute_all(entries, count, loop, bytes, threads)
+        else:
+            with nogil:
+                execute_all(entries, count, loop, bytes, threads)
+    finally:
+        let_go(entries, count)
+    return 0
+
+
+cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
+    """Raise if Python code that ran since they were classified has taken memory away."""
+    cdef PyArrayObject *array
+    cdef Py_ssize_t k, n
+    cdef int i, axis
+    for k in range(count):
+        if entries[k].road != USUAL:
+            continue
+        for i in range(entries[k].count):
+            array = <PyArrayObject *>entries[k].values[i]
+            n = 1
+            for axis in range(PyArray_NDIM(array)):
+                n *= PyArray_DIM(array, axis)
+            if PyArray_BYTES(array) != entries[k].data[i] or n < entries[k].n:
+                raise RuntimeError("an array was resized or exchanged during an update")
+    return 0
+
+
+cdef void hold(Entry *entries, Py_ssize_t count) noexcept:
+    cdef Py_ssize_t k
+    cdef int i
+    for k in range(count):
+        Py_XINCREF(entries[k].key)
+        for i in range(entries[k].count):
+            Py_XINCREF(entries[k].values[i])
+
+
+cdef void let_go(Entry *entries, Py_ssize_t count) noexcept:
+    cdef Py_ssize_t k
+    cdef int i
+    for k in range(count):
+        Py_XDECREF(entries[k].key)
+        for i in range(entries[k].count):
+            Py_XDECREF(entries[k].values[i])
+
+
+cdef inline void free_strides(Entry *entries, Py_ssize_t count) noexcept:
+    cdef Py_ssize_t k
+    for k in range(count):
+        free(entries[k].strides)
+
+
+# ------------------------------------------------------------------ an update that is not usual
+
+cdef class Batch:
+    """The entries of one update, for kernels and for NumPy.
+
+    Parameters
+    ----------
+    optimizer : OnKernels
+        Whose update it is.
+    containers : list
+        Its state by slot: dicts or lists, or None before the first update.
+    """
+
+    cdef OnKernels optimizer
+    cdef list containers
+    cdef bint by_key
+    cdef Entry *entries
+    cdef Py_ssize_t size
+    cdef int count
+    cdef double[MAX_SCALARS] scalars
+    cdef object step
+
+    def __init__(self, OnKernels optimizer, list containers):
+        cdef Kernel kernel = optimizer.kernel
+        cdef const Rule *rule = &table[kernel.row]
+        cdef double[MAX_OPTIONS] options
+        cdef double t = 0.0
+        cdef int i
+        self.optimizer, self.containers = optimizer, containers
+        self.count = 2 + rule.slots
+        for i in range(rule.options):
+            options[i] = getattr(optimizer, kernel.options[i])
+        if kernel.counter is not None:
+            self.step = getattr(optimizer, kernel.counter) + 1
+            t = self.step
+        self.scalars[G_SCALE] = self.scalars[P_DECAY] = 1.0
+        rule.scalars(options, t, self.scalars + FIRST_SCALAR)
+
+    def __dealloc__(self):
+        let_go(self.entries, self.size)
+        free_strides(self.entries, self.size)
+        free(self.entries)
+
+    cdef int make_room(self, Py_ssize_t size) except -1:
+        self.entries = <Entry *>malloc(max(size, 1) * sizeof(Entry))
+        if self.entries == NULL:
+            raise MemoryError(f"no memory for an update of {size} parameters")
+        return 0
+
+    def gather(self, params, grads) -> bool:
+        """Take all entries out of dicts or lists, or say no if Python has to look them up."""
+        cdef PyObject *containers[MAX_ARRAYS]
+        cdef Py_ssize_t ready = 0
+        cdef bint done = False
+        cdef int i
+        self.by_key = is_dict(<PyObject *>params)
+        containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
+        for i in range(self.count - 2):
+            containers[2 + i] = <PyObject *>self.containers[i]
+            if containers[2 + i] == Py_None:
+                containers[2 + i] = NULL
+        for i in range(self.count):
+            if (i < 2 or containers[i] != NULL) and not (
+                is_dict(containers[i]) if self.by_key else is_list(containers[i])
+            ):
+                return False
+        self.make_room(len(params))
+        try:
+            if self.by_key:
+                done = gather_dicts(
+                    self.entries, &ready, containers, len(params), self.count, self.scalars, False
+                )
+            else:
+                done = gather_lists(
+                    self.entries, &ready, containers, len(params), self.count, self.scalars, False
+                )
+        finally:
+            if done:
+                hold(self.entries, ready)
+                self.size = ready
+            else:
+                free_strides(self.entries, ready)
+                free(self.entries)
+                self.entries = NULL
+        return done
+
+    def take(self, bint by_key, list keys, list params, list grads, list state) -> None:
+        """Take entries that were looked up.
+
+        Parameters
+        ----------
+        keys, params, grads : list
+            One for each entry.
+        state : list of list
+            By slot; None where there is none yet.
+        """
+        cdef Entry *entry
+        cdef Py_ssize_t k, ready = 0
+        cdef int i
+        self.by_key = by_key
+        self.make_room(len(keys))
+        for k in range(len(keys)):
+            entry = &self.entries[k]
+            entry.key = <PyObject *>keys[k] if by_key else NULL
+            entry.values[0], entry.values[1] = <PyObject *>params[k], <PyObject *>grads[k]
+            for i in range(self.count - 2):
+                entry.values[2 + i] = <PyObject *>(<list>state[i])[k]
+                if entry.values[2 + i] == Py_None:
+                    entry.values[2 + i] = NULL
+            entry.count, entry.strides = self.count, NULL
+            hold(entry, 1)
+            self.size = k + 1
+            add_entry(entry, &ready, self.count, self.scalars, False)
+
+    def make_state(self, zeros_like) -> None:
+        """Make the state that entries for kernels lack, and put loaded state beside its parameter.
+
+        Parameters
+        ----------
+        zeros_like : callable
+            Makes the state of a parameter that is no usual array.
+        """
+        cdef Entry *entry
+        cdef Py_ssize_t k
+        cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
+        for k in range(self.size):
+            entry = &self.entries[k]
+            if entry.road == FRESH:
+                self.make_fresh(entry)
+            elif entry.road == FROZEN and not self.by_key:
+                self.make_frozen(entry, zeros_like)
+            elif entry.road == USUAL and move:
+                self.move_beside(entry)
+
+    cdef int make_fresh(self, Entry *entry) except -1:
+        cdef int i, kind = entry.kind
+        for i in range(2, self.count):
+            if entry.values[i] == NULL:
+                entry.values[i] = zeros_beside(<PyArrayObject *>entry.values[0])
+        classify(entry, self.count)
+        entry.made = True
+        entry.kind = kind
+        return 0
+
+    cdef int make_frozen(self, Entry *entry, zeros_like) except -1:
+        """In a list a frozen entry has state too, to keep the place of those behind it."""
+        cdef int i
+        for i in range(2, self.count):
+            if entry.values[i] == NULL:
+                zeros = zeros_like(<object>entry.values[0])
+                Py_INCREF(<PyObject *>zeros)
+                entry.values[i] = <PyObject *>zeros
+                entry.made = True
+        return 0
+
+    cdef int move_beside(self, Entry *entry) except -1:
+        cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
+        cdef PyObject *moved
+        cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
+        cdef int i
+        if bytes < ALIGN_FROM or entry.strides != NULL:
+            return 0
+        for i in range(2, self.count):
+            if not lies_beside(<PyArrayObject *>entry.values[i], param):
+                moved = zeros_beside(param)
+                memcpy(PyArray_BYTES(<PyArrayObject *>moved), entry.data[i], bytes)
+                Py_DECREF(entry.values[i])
+                entry.values[i] = moved
+                entry.data[i] = PyArray_BYTES(<PyArrayObject *>moved)
+                entry.made = True
+        return 0
+
+    def gradients(self) -> list:
+        """The key and the gradient of each entry that is to be updated."""
+        return [
+            (self.key(k), <object>self.entries[k].values[1])
+            for k in range(self.size) if self.entries[k].road != FROZEN
+        ]
+
+    def odd(self, bint everything=False) -> list:
+        """What NumPy has to update: place, key, parameter, gradient and state of each entry.
+
+        Parameters
+        ----------
+        everything : bool
+            Leave all entries to NumPy.
+        """
+        cdef list found = []
+        cdef Entry *entry
+        cdef Py_ssize_t k
+        cdef int i
+        for k in range(self.size):
+            entry = &self.entries[k]
+            if everything and entry.road != FROZEN:
+                entry.road = ODD
+            if entry.road == ODD:
+                state = tuple([
+                    None if entry.values[i] == NULL else <object>entry.values[i]
+                    for i in range(2, self.count)
+                ])
+                value, grad = <object>entry.values[0], <object>entry.values[1]
+                found.append((k, self.key(k), value, grad, state))
+        return found
+
+    cdef object key(self, Py_ssize_t k):
+        return <object>self.entries[k].key if self.entries[k].key != NULL else k
+
+    def shares_memory(self) -> bool:
+        """Whether the order of the entries may count."""
+        return share_memory(self.entries, self.size)
+
+    def finish(self, list odd) -> None:
+        """Run the kernels, then store state and count the step: all of it, or it raises.
+
+        Parameters
+        ----------
+        odd : list
+            The entries that NumPy has updated: each with its ``place``, with the state ``held``
+            before and ``state`` now.
+        """
+        cdef Kernel kernel = self.optimizer.kernel
+        cdef list containers = [self.with_new_state(i, odd) for i in range(self.count - 2)]
+        cdef int i
+        check_again(self.entries, self.size)
+        run(self.entries, self.size, table[kernel.row].loop)
+        for i in range(self.count - 2):
+            PyObject_GenericSetAttr(self.optimizer, kernel.slots[i], containers[i])
+        if kernel.counter is not None:
+            PyObject_GenericSetAttr(self.optimizer, kernel.counter, self.step)
+        self.optimizer.loaded = False
+
+    cdef object with_new_state(self, int i, list odd):
+        """A slot's container: another one if it has not got all arrays already."""
+        cdef dict new = {}
+        cdef Py_ssize_t k
+        for k in range(self.size):
+            if self.entries[k].made:
+                new[k] = <object>self.entries[k].values[2 + i]
+        for entry in odd:
+            if entry.state[i] is not entry.held[i]:
+                new[entry.place] = entry.state[i]
+        container = self.containers[i]
+        if container is None:
+            container = {} if self.by_key else []
+        elif new:
+            container = copy.copy(container)
+        for k in sorted(new):
+            if self.by_key:
+                container[self.key(k)] = new[k]
+            elif k < len(container):
+                container[k] = new[k]
+            else:
+                container.append(new[k])
+        return container

@@ -1,0 +1,278 @@
+"""What is checked before anything changes, and how it is told.
+
+Everything here raises errors of the book's types, which name the key or the option, the value
+that was given and what was expected.
+"""
+
+import inspect
+import numbers
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from zdlfast._rules import FRACTION
+
+if TYPE_CHECKING:
+    from zdlfast._optimizer import Optimizer
+
+# ---------------------------------------------------------------- options and attributes
+
+# What other libraries call it, and what it is called here.
+_NAMES = {
+    "learning_rate": "lr",
+    "alpha": "lr",
+    "epsilon": "eps",
+    "rho": "decay_rate",
+    "beta_1": "beta1",
+    "beta_2": "beta2",
+    "mu": "momentum",
+}
+_HINTS = {
+    "betas": "give beta1= and beta2=",
+    "weight_decay": "add weight_decay * params[key] to grads[key] before the update",
+    "momentum": "use zdlfast.Momentum",
+    "nesterov": "use zdlfast.Nesterov",
+    "params": "pass params to update(params, grads)",
+    "step": "call update(params, grads)",
+    "zero_grad": "gradients are not accumulated here, so there is nothing to clear",
+    "param_groups": "set the options of the optimizer itself, such as lr",
+    "iterations": "the number of updates is iter",
+}
+
+
+def hint(optimizer: "Optimizer | type[Optimizer]", name: str) -> str:
+    """What may have been meant by a name that an optimizer has not got."""
+    if _NAMES.get(name) in optimizer._options:
+        return f": here it is {_NAMES[name]}"
+    if name in _HINTS:
+        return f": {_HINTS[name]}"
+    return f"; its options are {', '.join(optimizer._options)}"
+
+
+def check_keywords(cls: "type[Optimizer]", keywords: Iterable[str]) -> None:
+    """Whether a class takes these keyword arguments; Python's own error has no hint."""
+    known = inspect.signature(cls.__init__).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"{cls.__name__} has no option {name!r}{hint(cls, name)}")
+
+
+def refuse_attribute(optimizer: "Optimizer", name: str) -> NoReturn:
+    kind = type(optimizer).__name__
+    raise AttributeError(
+        f"{kind} has no attribute {name!r}{hint(optimizer, name)}", name=name, obj=optimizer
+    )
+
+
+def option(name: str, value: Any, below: float) -> float:
+    """`value` as a Python float, if it is a number in ``[0, below)``."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    # A flag is an int to Python; as a rate it is a mistake.
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got a number too large for a float") from None
+    if not 0.0 <= number < below:
+        expected = "in [0, 1)" if below == FRACTION else ">= 0 and finite"
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return number
+
+
+def _shown(value: Any) -> str:
+    """A value that is no number: itself if it is short, else what it is."""
+    if value is None or isinstance(value, str | bytes | bool | complex):
+        text = repr(value)
+    elif isinstance(value, np.ndarray) and value.size <= 4:
+        text = repr(value)
+    else:
+        text = ""
+    if 0 < len(text) <= 60:
+        return text
+    kind = type(value).__name__
+    return f"a {kind}: parameters are passed to update(params, grads)"
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A count: a whole number from 0 on."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be >= 0, got {value!r}")
+    return int(value)
+
+
+# ---------------------------------------------------------------- containers
+
+
+def containers(optimizer: "Optimizer", params: Any) -> list[Any]:
+    """The state of an optimizer by slot, of a kind with `params`; None if there is none yet."""
+    is_mapping = hasattr(params, "keys")
+    if not is_mapping and not isinstance(params, list):
+        raise TypeError(f"params must be a mapping or a list, got {type(params).__name__}")
+    found = [getattr(optimizer, slot) for slot in optimizer._slots]
+    for slot, container in zip(optimizer._slots, found, strict=True):
+        if not isinstance(container, dict | list | None):
+            raise TypeError(
+                f"the state {slot} must be a dict, a list or None, got {type(container).__name__}"
+            )
+        if container is not None and isinstance(container, list) == is_mapping:
+            raise TypeError(
+                f"params is a {type(params).__name__}, but the state {slot} is a "
+                f"{type(container).__name__}: use one optimizer for each kind of container"
+            )
+    return [None] * len(found) if any(container is None for container in found) else found
+
+
+def lookup(params: Any, grads: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    """Keys, parameters and gradients, each taken out of its container once."""
+    if not hasattr(grads, "__getitem__"):
+        raise TypeError(f"grads must be a mapping or a list, got {type(grads).__name__}")
+    keys = list(range(len(params)) if isinstance(params, list) else params.keys())
+    values, gradients = [], []
+    for key in keys:
+        values.append(params[key])
+        try:
+            gradients.append(grads[key])
+        except LookupError as error:
+            kind = IndexError if isinstance(error, IndexError) else KeyError
+            raise kind(f"params[{key!r}] has no gradient: grads[{key!r}] is missing") from None
+        except TypeError as error:
+            raise TypeError(f"grads[{key!r}] cannot be looked up: {error}") from None
+    return keys, values, gradients
+
+
+def state_of(container: Any, keys: list[Any]) -> list[Any]:
+    """One slot's state by key; None where there is none yet."""
+    if container is None:
+        return [None] * len(keys)
+    if isinstance(container, list):
+        return [container[key] if key < len(container) else None for key in keys]
+    return [container.get(key) for key in keys]
+
+
+# ---------------------------------------------------------------- one entry
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array: NumPy's, or another one that its functions take."""
+    return isinstance(value, np.ndarray) or (
+        hasattr(type(value), "__array_ufunc__") and hasattr(value, "shape")
+    )
+
+
+def is_plain(param: Any) -> bool:
+    """Whether a parameter is an array with nothing special about it."""
+    return type(param) is np.ndarray and param.dtype.kind == "f" and param.flags.writeable
+
+
+def is_like(array: Any, param: np.ndarray) -> bool:
+    return type(array) is np.ndarray and array.dtype is param.dtype and array.shape == param.shape
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    return getattr(value, "shape", ())
+
+
+def dtype_of(value: Any) -> np.dtype[Any]:
+    """The dtype of an array or a number."""
+    if hasattr(value, "dtype"):
+        dtype: np.dtype[Any] = value.dtype
+        return dtype
+    return _FLOAT if isinstance(value, float) else np.result_type(value)
+
+
+_FLOAT = np.dtype(float)
+
+
+def param_and_grad(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
+    """A parameter and its gradient, both as a rule takes them."""
+    if isinstance(value, float | int) and isinstance(grad, float | int):
+        return value, grad
+    name, grad_name = f"params[{key!r}]", f"grads[{key!r}]"
+    if isinstance(value, list):
+        try:
+            value = np.array(value)
+            value = value.astype(np.result_type(value, 0.0), copy=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} is a list that is no array of numbers: {error}") from None
+    param, grad = _usable(name, value), _usable(grad_name, grad)
+    shape, grad_shape = shape_of(param), shape_of(grad)
+    if shape != grad_shape:
+        try:
+            fits = np.broadcast_shapes(shape, grad_shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{grad_name} has shape {grad_shape}, which does not fit {name} of shape {shape}"
+            )
+    _check_target(name, param, grad)
+    return param, grad
+
+
+def _usable(name: str, value: Any) -> Any:
+    """`value` as a rule takes it: a number, or an array of numbers or objects."""
+    if is_array(value):
+        if value.dtype.kind not in "biufcO":
+            raise TypeError(f"{name} must hold numbers, got an array of dtype {value.dtype}")
+        # A memmap is an array in everything but its type, which would make it slow.
+        return value.view(np.ndarray) if type(value) is np.memmap else value
+    if not isinstance(value, np.generic | complex | float | int):
+        raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
+    if dtype_of(value).kind not in "biufc":
+        raise TypeError(f"{name} must be an array or a number, got {value!r}")
+    return value
+
+
+def check_state(name: str, held: Any, param: Any, grad: Any) -> None:
+    """Whether state belongs to a parameter, and can take its gradient."""
+    held = _usable(f"the state {name}", held)
+    if shape_of(held) != shape_of(param):
+        raise ValueError(
+            f"the state {name} has shape {shape_of(held)}, but its parameter has shape "
+            f"{shape_of(param)}"
+        )
+    # Another dtype is that of another training: to go on would lose digits without a word.
+    # (A NumPy scalar is replaced, and may become one of a wider dtype.)
+    if not isinstance(param, np.generic):
+        fresh = dtype_of(param) if is_array(param) else np.result_type(param, 0.0)
+        dtype, expected = dtype_of(held).newbyteorder("="), fresh.newbyteorder("=")
+        if dtype != expected:
+            raise TypeError(
+                f"the state {name} has dtype {dtype}, but its parameter has {expected}"
+            )
+    _check_target(name, held, grad)
+    _check_target(f"the parameter of the state {name}", param, held)
+
+
+def _check_target(name: str, target: Any, operand: Any) -> None:
+    """Whether a result that `operand` goes into may be written to the array `target`."""
+    if not is_array(target):
+        return
+    if isinstance(target, np.ndarray) and not target.flags.writeable:
+        raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
+    if target.dtype.kind == "f" and isinstance(operand, float | int):
+        return
+    dtype = dtype_of(operand)
+    if target.dtype.kind == dtype.kind == "f":
+        return
+    if not np.can_cast(np.result_type(target.dtype, dtype, 0.0), target.dtype, "same_kind"):
+        raise TypeError(
+            f"{name} has dtype {target.dtype}, which cannot hold an update by values of dtype "
+            f"{dtype}"
+        )
+
+
+def is_finite(grad: Any) -> bool:
+    """Whether a gradient holds neither NaN nor infinity; objects are taken to be finite."""
+    if isinstance(grad, int) or (is_array(grad) and grad.dtype.hasobject):
+        return True
+    finite = np.isfinite(grad)
+    # What is masked is not there.
+    return bool(np.all(np.ma.filled(finite, True)))

@@ -1,0 +1,24 @@
+"""The optimizers in plain NumPy: the slow path, and the oracle of the fast one.
+
+Each module is one rule of "Deep Learning from Scratch" (Saito, O'Reilly Japan), in the
+order of operations of the book's own code, so that float64 results equal the book's bit
+for bit. A rule takes a parameter, its gradient, its state and the step's scalars, works
+in place where NumPy can, and returns the new parameter and the new state.
+
+The scalars of a step are Python floats, computed once in double precision. NumPy rounds
+them to an array's own dtype, which keeps float32 training in float32. (The book's Adam
+uses ``np.sqrt`` for its step size; that makes it an ``np.float64``, and since NumPy 2 the
+whole update is then computed in double precision.)
+
+Nothing here needs the compiled extension.
+"""
+
+from zdlfast.reference.adagrad import AdaGrad
+from zdlfast.reference.adam import Adam
+from zdlfast.reference.momentum import Momentum
+from zdlfast.reference.nesterov import Nesterov
+from zdlfast.reference.rmsprop import RMSprop
+from zdlfast.reference.sgd import SGD
+
+# In the book's order.
+__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022

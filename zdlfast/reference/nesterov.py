@@ -1,0 +1,72 @@
+"""Nesterov's accelerated gradient in plain NumPy."""
+
+from typing import Any
+
+from zdlfast._optimizer import Nonfinite, Optimizer, State
+
+
+class Nesterov(Optimizer, rule="Nesterov"):
+    """Nesterov's accelerated gradient, stored at the look-ahead point.
+
+    ::
+
+        p += momentum**2 * v            (the velocity before this step)
+        p -= (1 + momentum) * lr * g
+        v = momentum * v - lr * g
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, finite and not negative. May be assigned between updates.
+    momentum : float, default 0.9
+        The share of the velocity that survives a step, in [0, 1).
+    nonfinite : {"propagate", "raise", "skip"}
+        What to do if a gradient holds NaN or infinity: see `update`.
+
+    Attributes
+    ----------
+    v : dict, list or None
+        Velocity of every parameter, of its shape. None before the first update.
+
+    Notes
+    -----
+    The parameters are the look-ahead points of the textbook method. Book 2, and copies of
+    book 1 older than 2021, update ``v`` before they use it; that is another rule, and not
+    Nesterov's. This class has book 1's rule for dicts and lists alike.
+
+    References
+    ----------
+    Saito, "Deep Learning from Scratch", ``common/optimizer.py``. Bengio,
+    Boulanger-Lewandowski, Pascanu, "Advances in optimizing recurrent networks",
+    arXiv:1212.0901, equations 6 and 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"W": np.array([1.0])}
+    >>> Nesterov(lr=0.1).update(params, {"W": np.array([1.0])})
+    >>> params["W"]
+    array([0.81])
+    """
+
+    def __init__(
+        self, lr: float = 0.01, momentum: float = 0.9, *, nonfinite: Nonfinite = "propagate"
+    ) -> None:
+        self.lr = lr
+        self.momentum = momentum
+        self.v: State = None
+        self.nonfinite = nonfinite
+
+    def _scalars(self) -> tuple[float, ...]:
+        momentum, lr = self.momentum, self.lr
+        return momentum * momentum, (1 + momentum) * lr, momentum, lr
+
+    @staticmethod
+    def _rule(
+        p: Any, g: Any, v: Any, momentum2: float, lr_ahead: float, momentum: float, lr: float
+    ) -> tuple[Any, ...]:
+        p += momentum2 * v
+        p -= lr_ahead * g
+        v *= momentum
+        v -= lr * g
+        return p, v
