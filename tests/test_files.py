@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make_fixtures import CASES, FOLDER, description
 from process import python
 from table import assert_same_bits, assert_same_run, keys_of
 
@@ -136,6 +137,13 @@ def test_numbers_and_special_values_come_back(tmp_path, ending):
         assert type(back[key]) is type(value)
         assert_same_bits(back[key], value)
     assert_same_run(loaded, optimizer, back, params)
+
+
+@pytest.mark.parametrize("case", [case.__name__ for case in CASES])
+def test_files_of_version_0_1_0_load_bit_for_bit(case, ending):
+    expected = json.loads((FOLDER / "0.1.0-expected.json").read_text())[case]
+    loaded = json.loads(json.dumps(description(*zdlfast.load(FOLDER / f"0.1.0-{case}{ending}"))))
+    assert loaded == expected
 
 
 # ------------------------------------------------------------------ what does not fit
