@@ -1,6 +1,7 @@
 """An optimizer's state as a dict: what `state_dict` and `load_state_dict` do."""
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,8 @@ def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
         "class": type(optimizer).__name__,
         "options": {name: getattr(optimizer, name) for name in _options(optimizer)},
     }
-    if optimizer._counter:
-        content[optimizer._counter] = getattr(optimizer, optimizer._counter)
+    for name in (*_counter(optimizer), *_numbers(optimizer)):
+        content[name] = getattr(optimizer, name)
     take = np.array if copy else np.asarray
     state: dict[str, Any] = {}
     for slot in optimizer._slots:
@@ -34,23 +35,23 @@ def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
     return content
 
 
-def restore(optimizer: "Optimizer", content: Any) -> None:
+def restore(optimizer: "Optimizer", content: Any, copy: bool = True) -> None:
     """What `Optimizer.load_state_dict` does, in the optimizer's turn."""
     name = type(optimizer).__name__
+    expected = f"expected what state_dict() of {name} returned"
     if not isinstance(content, Mapping):
-        raise TypeError(f"the state must be a dict, got {type(content).__name__}")
-    version = content.get("format")
-    if type(version) is not int or version < 1:
-        raise ValueError(f"the state has format {version!r}, expected a number from 1 on")
-    if version > FORMAT:
-        raise ValueError(
-            f"the state has format {version}, which is newer than this zdlfast reads ({FORMAT})"
-        )
+        raise TypeError(f"the state must be a dict, got {type(content).__name__}: {expected}")
+    if "param_groups" in content:
+        raise ValueError(f"this is the state of an optimizer of torch, {expected}")
+    if "format" not in content:
+        raise ValueError(f"this is {_what_else(content)}, {expected}")
+    check_format(content["format"])
     if content.get("class") != name:
         raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
-    counter = [optimizer._counter] if optimizer._counter else []
-    _compare_keys("the state", content, ["format", "class", "options", *counter, "state"])
-    options = _options(optimizer)
+    counter, numbers, options = _counter(optimizer), _numbers(optimizer), _options(optimizer)
+    _compare_keys(
+        "the state", content, ["format", "class", "options", *counter, *numbers, "state"]
+    )
     _compare_keys("the dict of options", content["options"], options)
     _compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.
@@ -59,13 +60,34 @@ def restore(optimizer: "Optimizer", content: Any) -> None:
         setattr(checked, option, content["options"][option])
     for attribute in counter:
         setattr(checked, attribute, content[attribute])
-    slots = {slot: _container(slot, content["state"][slot]) for slot in optimizer._slots}
+    for attribute in numbers:
+        setattr(checked, attribute, _number(attribute, content[attribute]))
+    slots = {slot: _container(slot, content["state"][slot], copy) for slot in optimizer._slots}
     _check_slots_agree(slots)
     for slot, container in slots.items():
         _check_same(slot, container, getattr(optimizer, slot, None))
         setattr(checked, slot, container)
     # At once, whatever signals arrive.
     vars(optimizer).update(vars(checked))
+
+
+def check_format(version: Any) -> None:
+    """Raise the error of a state that this version cannot read."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"the state has format {version!r}, expected a number from 1 on")
+    if version > FORMAT:
+        raise ValueError(
+            f"the state has format {version}, which is newer than this zdlfast reads ({FORMAT})"
+        )
+
+
+def _counter(optimizer: "Optimizer") -> tuple[str, ...]:
+    return (optimizer._counter,) if optimizer._counter else ()
+
+
+def _numbers(optimizer: "Optimizer") -> tuple[str, ...]:
+    """The names of floats that belong to the state, such as a product or a sum of weights."""
+    return getattr(optimizer, "_numbers", ())
 
 
 def _options(optimizer: "Optimizer") -> list[str]:
@@ -83,22 +105,40 @@ def _compare_keys(what: str, found: Any, expected: Any) -> None:
             raise ValueError(f"{what} has an unknown key {key!r}, expected {list(expected)}")
 
 
-def _container(slot: str, given: Any) -> dict[Any, np.ndarray] | list[np.ndarray] | None:
-    """A copy of one slot's arrays, checked."""
+def _number(name: str, given: Any) -> float:
+    if not isinstance(given, float):
+        raise TypeError(f"the state {name} must be a float, got {given!r}")
+    return float(given)
+
+
+def _container(
+    slot: str, given: Any, copy: bool
+) -> dict[Any, np.ndarray] | list[np.ndarray] | None:
+    """One slot's arrays in a container of our own, checked."""
     if given is None:
         return None
     if isinstance(given, Mapping):
-        return {key: _array(f"{slot}[{key!r}]", value) for key, value in given.items()}
+        return {key: _array(f"{slot}[{key!r}]", value, copy) for key, value in given.items()}
     if isinstance(given, list | tuple):
-        return [_array(f"{slot}[{i}]", value) for i, value in enumerate(given)]
+        return [_array(f"{slot}[{i}]", value, copy) for i, value in enumerate(given)]
     raise TypeError(f"the state {slot} must be a dict, a list or None, got {type(given).__name__}")
 
 
-def _array(name: str, value: Any) -> np.ndarray:
+def _array(name: str, value: Any, copy: bool) -> np.ndarray:
     if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fcO":
         what = value.dtype if hasattr(value, "dtype") else type(value).__name__
         raise TypeError(f"the state {name} must be an array of floats, got {what}")
-    return np.array(value)
+    return np.array(value) if copy else np.asarray(value)
+
+
+def _what_else(content: Mapping[Any, Any]) -> str:
+    """What a mapping that is no state is, for a message."""
+    if not content:
+        return "an empty dict"
+    of_arrays = all(hasattr(value, "shape") for value in content.values())
+    what = "a dict of arrays, such as a model's parameters," if of_arrays else "a dict"
+    keys = ", ".join(map(repr, islice(content, 3)))
+    return f"{what} with the keys {keys}{', ...' if len(content) > 3 else ''}"
 
 
 def _items(container: Any) -> Iterator[tuple[Any, np.ndarray]]:
@@ -115,13 +155,12 @@ def _check_slots_agree(slots: dict[str, Any]) -> None:
             raise ValueError(f"the state {first} and the state {slot} are no containers of a kind")
         if held is None:
             continue
+        shapes = {key: array.shape for key, array in _items(container)}
         for key, array in _items(held):
-            pair = dict(_items(container)).get(key)
-            if pair is None or pair.shape != array.shape:
-                shape = None if pair is None else pair.shape
+            if shapes.get(key) != array.shape:
                 raise ValueError(
                     f"the state {first}[{key!r}] has shape {array.shape}, but {slot}[{key!r}] has "
-                    f"{shape}"
+                    f"{shapes.get(key)}"
                 )
         if len(container) != len(held):
             raise ValueError(f"the state {slot} has more keys than the state {first}")
