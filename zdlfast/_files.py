@@ -219,7 +219,7 @@ def _restored(file: "_File") -> tuple["Optimizer", Any]:
     views = manifest["views"]
     stored = {entry["array"] for entry in entries if "array" in entry} - views.keys()
     stored |= {block for block, *_ in views.values()}
-    for array in stored ^ file.names:
+    for array in sorted(stored ^ file.names):
         found = "missing" if array in stored else "unknown to its manifest"
         raise ValueError(f"the array {array!r} is {found}")
     arrays = {array: file.read(array) for array in file.names}

@@ -1,6 +1,6 @@
 """An optimizer's state as a dict: what `state_dict` and `load_state_dict` do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -141,28 +141,27 @@ def _what_else(content: Mapping[Any, Any]) -> str:
     return f"{what} with the keys {keys}{', ...' if len(content) > 3 else ''}"
 
 
-def _items(container: Any) -> Iterator[tuple[Any, np.ndarray]]:
-    yield from container.items() if isinstance(container, dict) else enumerate(container)
+def _by_key(container: Any) -> dict[Any, np.ndarray]:
+    return container if isinstance(container, dict) else dict(enumerate(container))
 
 
 def _check_slots_agree(slots: dict[str, Any]) -> None:
     """All slots have the same keys, with arrays of the same shape."""
-    held: Any
-    container: Any
     (first, held), *others = slots.items() if slots else [("", None)]
     for slot, container in others:
         if type(container) is not type(held):
             raise ValueError(f"the state {first} and the state {slot} are no containers of a kind")
         if held is None:
             continue
-        shapes = {key: array.shape for key, array in _items(container)}
-        for key, array in _items(held):
-            if shapes.get(key) != array.shape:
+        shapes = {key: array.shape for key, array in _by_key(container).items()}
+        for key, array in _by_key(held).items():
+            shape = shapes.pop(key, None)
+            if shape != array.shape:
                 raise ValueError(
                     f"the state {first}[{key!r}] has shape {array.shape}, but {slot}[{key!r}] has "
-                    f"{shapes.get(key)}"
+                    f"{shape}"
                 )
-        if len(container) != len(held):
+        if shapes:
             raise ValueError(f"the state {slot} has more keys than the state {first}")
 
 
@@ -175,11 +174,12 @@ def _check_same(slot: str, container: Any, present: Any) -> None:
             f"the state {slot} is a {type(container).__name__}, but this optimizer has a "
             f"{type(present).__name__}"
         )
-    new, old = dict(_items(container)), dict(_items(present))
+    new, old = _by_key(container), _by_key(present)
     for key in [*old, *new]:
-        if key not in new or key not in old:
-            where = "in it" if key not in new else "in this optimizer"
+        if (key in old) != (key in new):
+            where = "in it" if key in old else "in this optimizer"
             raise ValueError(f"the state {slot} differs: there is no key {key!r} {where}")
+    for key in new:
         for what in ("shape", "dtype"):
             given, expected = getattr(new[key], what), getattr(np.asarray(old[key]), what)
             if given != expected:
