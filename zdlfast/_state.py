@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
-    """What `Optimizer.state_dict` returns, in the optimizer's turn."""
+    """What `Optimizer.state_dict` returns, under the optimizer's lock."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "class": type(optimizer).__name__,
@@ -36,7 +36,7 @@ def collect(optimizer: "Optimizer", copy: bool) -> dict[str, Any]:
 
 
 def restore(optimizer: "Optimizer", content: Any, copy: bool = True) -> None:
-    """What `Optimizer.load_state_dict` does, in the optimizer's turn."""
+    """What `Optimizer.load_state_dict` does, under the optimizer's lock."""
     name = type(optimizer).__name__
     expected = f"expected what state_dict() of {name} returned"
     if not isinstance(content, Mapping):
