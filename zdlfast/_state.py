@@ -44,7 +44,7 @@ def restore(optimizer: "Optimizer", content: Any, copy: bool = True) -> None:
     if "param_groups" in content:
         raise ValueError(f"this is the state of an optimizer of torch, {expected}")
     if "format" not in content:
-        raise ValueError(f"this is {_what_else(content)}, {expected}")
+        raise ValueError(f"the state has no format: it is {_what_else(content)}, {expected}")
     check_format(content["format"])
     if content.get("class") != name:
         raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
