@@ -4,9 +4,12 @@
 
 import contextlib
 import ctypes
+import math
 import os
+import re
+import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,12 +17,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from zdlfast import _state
-from numpy.lib.array_utils import byte_bounds as extent
+from zdlfast._rules import RULES
 
 if TYPE_CHECKING:
+    from zipfile import ZipInfo
+
     from zdlfast._optimizer import Optimizer
 
 _NUMBERS = "biufc"  # kinds of dtypes
+
+# As NumPy writes numbers in an array's own dtype and header, and the manifest as a string.
+_DTYPE = r"[<>|][biufc]\d{1,2}"
+_HEADER = (
+    rf"\{{'descr': '({_DTYPE}|[<>]U\d+)', 'fortran_order': (True|False), "
+    r"'shape': \((\d+,|\d+(?:, \d+)+|)\), \} *\n"
+)
 
 _NOWHERE = 2**64  # an address behind all others
 
@@ -46,7 +58,8 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
     Raises
     ------
     TypeError
-        The optimizer, a key or a value can be stored in no such file.
+        The arguments are in another order; the optimizer, a key or a value can be stored in no
+        such file.
     ValueError
         The file's name has another ending.
     OSError
@@ -56,14 +69,31 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
     --------
     load
     """
+    if not isinstance(path, str | os.PathLike) or not _is_optimizer(optimizer):
+        given = ", ".join(map(_described, (path, optimizer, params)))
+        raise TypeError(f"save expects (path, optimizer, params), got ({given})")
     path = Path(path)
     _format_of(path)
-    if type(optimizer).__module__ not in ("zdlfast.optimizers", "zdlfast.reference"):
+    rule = RULES.get(type(optimizer).__name__)
+    if rule is None or type(optimizer) not in (rule.twin, rule.fast):
         raise TypeError(
             f"a {type(optimizer).__qualname__} could not be loaded, expected an optimizer of "
             "zdlfast or zdlfast.reference itself: save its state_dict()"
         )
     optimizer._locked(False, _save, path, optimizer, params)
+
+
+def _is_optimizer(value: Any) -> bool:
+    return hasattr(type(value), "_slots")
+
+
+def _described(value: Any) -> str:
+    """An argument of `save`, for a message: arrays are not printed."""
+    if value is None or isinstance(value, str | os.PathLike):
+        return repr(value)
+    if _is_optimizer(value):
+        return f"the optimizer {type(value).__name__}"
+    return f"a value of type {type(value).__module__}.{type(value).__qualname__}"
 
 
 def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
@@ -74,7 +104,7 @@ def _save(path: Path, optimizer: "Optimizer", params: Any) -> None:
     arrays: dict[str, np.ndarray] = {}
     # Of what is stored already, by id; it keeps the objects, and so their ids and their memory.
     names: dict[int, tuple[str, Any]] = {}
-    content = _state.collect(optimizer, copy=False)
+    content = _state.collect(optimizer, copies=False)
     manifest = {name: value for name, value in content.items() if name != "state"}
     manifest["state"] = {
         slot: _pack(slot, held, arrays, names) for slot, held in content["state"].items()
@@ -147,36 +177,57 @@ def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
     ValueError
         The file is damaged, of a newer zdlfast, or none that `save` wrote.
     """
-    import json
-
-    from zdlfast import optimizers
-
     path = Path(path)
-    read = _format_of(path).read
+    open_file = _format_of(path).open
     with path.open("rb"):
         pass  # what is wrong with the path is no damage of the file
     try:
-        strings, arrays = read(path)
-        if strings[_CHECKSUM] != _checksum(strings[_MANIFEST], arrays):
-            raise ValueError("its checksum differs: it is damaged")
-        manifest = json.loads(strings[_MANIFEST])
-        name = manifest["class"]
-        if name not in optimizers.__all__:
-            raise ValueError(f"it is of {name!r}, expected one of {optimizers.__all__}")
-        optimizer: Optimizer = getattr(optimizers, name)()
-        _unpack_views(manifest["views"], arrays)
-        content = {k: v for k, v in manifest.items() if k not in ("params", "views")}
-        content["state"] = {
-            slot: _unpack(packed, arrays) for slot, packed in manifest["state"].items()
-        }
-        _state.restore(optimizer, content)
-        return optimizer, _unpack(manifest["params"], arrays)
+        with open_file(path) as file:
+            return _restored(file)
     except (MemoryError, ModuleNotFoundError):
         raise
     # Damage makes the readers raise nearly anything.
     except Exception as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} cannot be loaded: {what}") from error
+
+
+def _restored(file: "_File") -> tuple["Optimizer", Any]:
+    """What a file holds. Nothing is read that its manifest does not name."""
+    import json
+
+    if _MANIFEST not in file.strings:
+        names = [*map(repr, sorted(file.names)[:3]), "..."][: len(file.names)]
+        raise ValueError(
+            f"it holds arrays ({', '.join(names)}) and no optimizer, expected a file that "
+            "zdlfast.save wrote"
+        )
+    text = file.strings[_MANIFEST]
+    manifest = json.loads(text)
+    _state.check_format(manifest["format"])
+    name = manifest["class"]
+    if name not in RULES:
+        raise ValueError(f"it is of {name!r}, expected one of {[*RULES]}")
+    packed = [manifest["params"], *manifest["state"].values()]
+    entries = [entry for held in packed if held is not None for entry in held["entries"]]
+    views = manifest["views"]
+    stored = {entry["array"] for entry in entries if "array" in entry} - views.keys()
+    stored |= {block for block, *_ in views.values()}
+    for array in sorted(stored ^ file.names):
+        found = "missing" if array in stored else "unknown to its manifest"
+        raise ValueError(f"the array {array!r} is {found}")
+    arrays = {array: file.read(array) for array in file.names}
+    for array, values in arrays.items():
+        if values.dtype.kind not in _NUMBERS:
+            raise ValueError(f"the array {array!r} has dtype {values.dtype}, expected numbers")
+    if file.strings[_CHECKSUM] != _checksum(text, arrays):
+        raise ValueError("its checksum differs: it is damaged")
+    arrays |= _unpack_views(views, arrays)
+    content = {k: v for k, v in manifest.items() if k not in ("params", "views")}
+    content["state"] = {slot: _unpack(held, arrays) for slot, held in manifest["state"].items()}
+    optimizer: Optimizer = RULES[name].fast()
+    _state.restore(optimizer, content, copies=False)
+    return optimizer, _unpack(manifest["params"], arrays)
 
 
 def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
@@ -226,7 +277,11 @@ def _pack(
 def _pack_views(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Put blocks of memory in the place of arrays that share it; tell where in them they lie."""
     views: dict[str, Any] = {}
-    bounds = sorted((*extent(array), name) for name, array in arrays.items() if array.size)
+    bounds = sorted(
+        (*_bounds(array.ctypes.data, array.shape, array.strides, array.itemsize), name)
+        for name, array in arrays.items()
+        if array.size
+    )
     group: list[str] = []
     start = end = 0
     for low, high, name in [*bounds, (_NOWHERE, _NOWHERE, "")]:
@@ -251,11 +306,31 @@ def _pack_views(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return views
 
 
-def _unpack_views(views: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def _unpack_views(
+    views: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    unpacked = {}
     for name, (block, offset, dtype, shape, strides) in views.items():
-        if np.dtype(dtype).kind not in _NUMBERS:  # bytes are no pointers to objects
-            raise ValueError(f"the view {name} has dtype {dtype}, expected numbers")
-        arrays[name] = np.ndarray(shape, dtype, arrays[block], offset, strides)
+        if not all(type(n) is int for n in (offset, *shape, *strides)):
+            raise ValueError(f"the view {name!r} has numbers that are not whole")
+        if not re.fullmatch(_DTYPE, dtype):  # bytes are no pointers to objects
+            raise ValueError(f"the view {name!r} has dtype {dtype!r}, expected numbers")
+        memory = arrays[block]
+        low, high = _bounds(offset, shape, strides, np.dtype(dtype).itemsize)
+        # NumPy checks this with numbers that overflow.
+        if min(shape, default=1) < 1 or low < 0 or high > memory.nbytes:
+            raise ValueError(f"the view {name!r} lies outside of {block!r}")
+        unpacked[name] = np.ndarray(shape, dtype, memory, offset, strides)
+    return unpacked
+
+
+def _bounds(
+    start: int, shape: Iterable[int], strides: Iterable[int], itemsize: int
+) -> tuple[int, int]:
+    """Where the memory of an array begins and ends, given its first element's place."""
+    reaches = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
+    low = start + sum(reach for reach in reaches if reach < 0)
+    return low, start + sum(reach for reach in reaches if reach > 0) + itemsize
 
 
 def _pack_key(what: str, key: Any) -> Any:
@@ -273,16 +348,38 @@ def _pack_key(what: str, key: Any) -> Any:
 def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if packed is None:
         return None
-    pairs = []
-    for entry in packed["entries"]:
-        value = arrays[entry["array"]] if "array" in entry else entry["number"]
-        scalar = "array" in entry and entry["scalar"]
-        pairs.append((_unpack_key(entry["key"]), value[()] if scalar else value))
-    return [value for _, value in pairs] if packed["kind"] == "list" else dict(pairs)
+    kind, entries = packed["kind"], packed["entries"]
+    pairs = {_unpack_key(entry["key"]): _unpack_value(entry, arrays) for entry in entries}
+    if kind not in ("dict", "list") or len(pairs) < len(entries):
+        raise ValueError(f"it has a {kind!r} of {len(pairs)} keys and {len(entries)} values")
+    return list(pairs.values()) if kind == "list" else pairs
 
 
 def _unpack_key(key: Any) -> Any:
-    return tuple(map(_unpack_key, key)) if isinstance(key, list) else key
+    if isinstance(key, list):
+        return tuple(map(_unpack_key, key))
+    if not isinstance(key, str) and type(key) is not int:
+        raise ValueError(f"it has the key {key!r}, expected a string, a whole number or a list")
+    return key
+
+
+def _unpack_value(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    if "array" in entry:
+        array = arrays[entry["array"]]
+        return array.reshape(())[()] if entry["scalar"] else array
+    number = entry["number"]
+    if not isinstance(number, int | float):
+        raise ValueError(f"it has the value {number!r}, expected a number")
+    return number
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that is open for reading, with the names of its arrays."""
+
+    strings: Mapping[str, str]
+    names: Set[str]
+    read: Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -290,7 +387,7 @@ class _Format:
     """How a file of some ending holds a few strings and arrays."""
 
     write: Callable[[BinaryIO, dict[str, str], dict[str, np.ndarray]], None]
-    read: Callable[[Path], tuple[dict[str, str], dict[str, np.ndarray]]]
+    open: Callable[[Path], contextlib.AbstractContextManager[_File]]
 
 
 def _format_of(path: Path) -> _Format:
@@ -304,11 +401,39 @@ def _write_npz(file: BinaryIO, strings: dict[str, str], arrays: dict[str, np.nda
     np.savez(file, **texts, **arrays)  # type: ignore[arg-type]
 
 
-def _read_npz(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    # Opened here, because np.load forgets to close what is damaged.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-        arrays = dict(data)
-    return {name: str(arrays.pop(name)) for name in (_MANIFEST, _CHECKSUM)}, arrays
+@contextlib.contextmanager
+def _open_npz(path: Path) -> Iterator[_File]:
+    import zipfile
+
+    with path.open("rb") as file, zipfile.ZipFile(file) as directory:
+        found = directory.infolist()
+        members = {member.filename.removesuffix(".npy"): member for member in found}
+        # More names or bytes than there are: members that lie over each other.
+        claimed = sum(member.compress_size for member in found)
+        if len(members) < len(found) or claimed > os.fstat(file.fileno()).st_size:
+            raise ValueError(f"it cannot hold {len(found)} members of {claimed} bytes")
+        texts = [name for name in (_MANIFEST, _CHECKSUM) if name in members]
+        strings = {name: str(_read_member(file, members.pop(name))) for name in texts}
+        yield _File(strings, members.keys(), lambda name: _read_member(file, members[name]))
+
+
+def _read_member(file: BinaryIO, member: "ZipInfo") -> np.ndarray:
+    """An array as `numpy.savez` writes it; what it claims is checked before memory is taken."""
+    file.seek(member.header_offset)
+    file.read(sum(struct.unpack("<26x2H", file.read(30))))  # its name once more
+    magic, length = struct.unpack("<8sH", file.read(10))
+    header = re.fullmatch(_HEADER, file.read(length).decode("latin1"))
+    if member.compress_type or magic != b"\x93NUMPY\1\0" or header is None:
+        raise ValueError(f"{member.filename} is not stored as an array of numbers")
+    dtype = np.dtype(header[1])
+    shape = tuple(int(n) for n in header[3].split(",") if n)
+    size = math.prod(shape) * dtype.itemsize
+    if 10 + length + size != member.compress_size:
+        raise ValueError(f"{member.filename} has another size than its shape {shape}")
+    memory = np.empty(size, np.uint8)
+    if file.readinto(memory) != size:  # type: ignore[attr-defined]
+        raise ValueError(f"{member.filename} ends early")
+    return np.ndarray(shape, dtype, memory, order="F" if header[2] == "True" else "C")
 
 
 def _write_safetensors(
@@ -326,15 +451,16 @@ def _write_safetensors(
     file.write(to_bytes(plain, strings))
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+@contextlib.contextmanager
+def _open_safetensors(path: Path) -> Iterator[_File]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        yield _File(file.metadata() or {}, set(file.keys()), file.get_tensor)
 
 
 _MANIFEST, _CHECKSUM = "zdlfast", "sha256"
 _FORMATS = {
-    ".npz": _Format(_write_npz, _read_npz),
-    ".safetensors": _Format(_write_safetensors, _read_safetensors),
+    ".npz": _Format(_write_npz, _open_npz),
+    ".safetensors": _Format(_write_safetensors, _open_safetensors),
 }

@@ -236,7 +236,6 @@ class Optimizer(Locked):
             an array is not as it has to be, or does not fit the state that this optimizer has.
         """
         self._locked(True, _state.restore, self, state)
-        self._was_loaded()
 
     def _was_loaded(self) -> None:
         """State has come from elsewhere."""

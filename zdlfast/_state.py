@@ -1,7 +1,8 @@
 """An optimizer's state as a dict: what `state_dict` and `load_state_dict` do."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,14 @@ FORMAT = 1
 
 
 def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
-    """What `Optimizer.state_dict` returns, in the optimizer's turn."""
+    """What `Optimizer.state_dict` returns, under the optimizer's lock."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "class": type(optimizer).__name__,
         "options": {name: getattr(optimizer, name) for name in _options(optimizer)},
     }
-    if optimizer._counter:
-        content[optimizer._counter] = getattr(optimizer, optimizer._counter)
+    for name in (*_counter(optimizer), *optimizer._numbers):
+        content[name] = getattr(optimizer, name)
     take = np.array if copies else np.asarray
     state: dict[str, Any] = {}
     for slot in optimizer._slots:
@@ -35,23 +36,23 @@ def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
     return content
 
 
-def restore(optimizer: "Optimizer", content: Any) -> None:
-    """What `Optimizer.load_state_dict` does, in the optimizer's turn."""
+def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
+    """What `Optimizer.load_state_dict` does, under the optimizer's lock."""
     name = type(optimizer).__name__
+    expected = f"expected what state_dict() of {name} returned"
     if not isinstance(content, Mapping):
-        raise TypeError(f"the state must be a dict, got {type(content).__name__}")
-    version = content.get("format")
-    if type(version) is not int or version < 1:
-        raise ValueError(f"the state has format {version!r}, expected a number from 1 on")
-    if version > FORMAT:
-        raise ValueError(
-            f"the state has format {version}, which is newer than this zdlfast reads ({FORMAT})"
-        )
+        raise TypeError(f"the state must be a dict, got {type(content).__name__}: {expected}")
+    if "param_groups" in content:
+        raise ValueError(f"this is the state of an optimizer of torch, {expected}")
+    if "format" not in content:
+        raise ValueError(f"the state has no format: it is {_what_else(content)}, {expected}")
+    check_format(content["format"])
     if content.get("class") != name:
         raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
-    counter = [optimizer._counter] if optimizer._counter else []
-    _compare_keys("the state", content, ["format", "class", "options", *counter, "state"])
-    options = _options(optimizer)
+    counter, numbers, options = _counter(optimizer), optimizer._numbers, _options(optimizer)
+    _compare_keys(
+        "the state", content, ["format", "class", "options", *counter, *numbers, "state"]
+    )
     _compare_keys("the dict of options", content["options"], options)
     _compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.
@@ -60,13 +61,52 @@ def restore(optimizer: "Optimizer", content: Any) -> None:
         setattr(checked, option, content["options"][option])
     for attribute in counter:
         setattr(checked, attribute, content[attribute])
-    slots = {slot: _container(slot, content["state"][slot]) for slot in optimizer._slots}
+    for attribute in numbers:
+        setattr(checked, attribute, _number(attribute, content[attribute]))
+    slots = {slot: _container(slot, content["state"][slot], copies) for slot in optimizer._slots}
     _check_slots_agree(slots)
     for slot, container in slots.items():
         _check_same(slot, container, getattr(optimizer, slot, None))
         setattr(checked, slot, container)
     # At once, whatever signals arrive.
     vars(optimizer).update(vars(checked))
+    optimizer._was_loaded()
+
+
+def snapshot(optimizer: "Optimizer", state: Any) -> Any:
+    """What pickle and copy take of an optimizer, with arrays that no update changes any more.
+
+    Parameters
+    ----------
+    state : dict or tuple
+        The attributes, as ``object.__getstate__`` gives them.
+    """
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    attributes = dict(attributes or {})
+    copies: dict[int, Any] = {}
+    for slot in optimizer._slots:
+        held = attributes.get(slot)
+        if isinstance(held, dict | list):
+            attributes[slot] = held = copy(held)
+            for key, value in _by_key(held).items():
+                if isinstance(value, np.ndarray):
+                    # Under two keys it stays one.
+                    held[key] = copies.setdefault(id(value), value.copy(order="K"))
+    return attributes if slots is None else (attributes, slots)
+
+
+def check_format(version: Any) -> None:
+    """Raise the error of a state that this version cannot read."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"the state has format {version!r}, expected a number from 1 on")
+    if version > FORMAT:
+        raise ValueError(
+            f"the state has format {version}, which is newer than this zdlfast reads ({FORMAT})"
+        )
+
+
+def _counter(optimizer: "Optimizer") -> tuple[str, ...]:
+    return (optimizer._counter,) if optimizer._counter else ()
 
 
 def _options(optimizer: "Optimizer") -> list[str]:
@@ -84,47 +124,63 @@ def _compare_keys(what: str, found: Any, expected: Any) -> None:
             raise ValueError(f"{what} has an unknown key {key!r}, expected {list(expected)}")
 
 
-def _container(slot: str, given: Any) -> dict[Any, np.ndarray] | list[np.ndarray] | None:
-    """A copy of one slot's arrays, checked."""
+def _number(name: str, given: Any) -> float:
+    if not isinstance(given, float):
+        raise TypeError(f"the state {name} must be a float, got {given!r}")
+    return float(given)
+
+
+def _container(
+    slot: str, given: Any, copies: bool
+) -> dict[Any, np.ndarray] | list[np.ndarray] | None:
+    """One slot's arrays in a container of our own, checked."""
     if given is None:
         return None
     if isinstance(given, Mapping):
-        return {key: _array(f"{slot}[{key!r}]", value) for key, value in given.items()}
+        return {key: _array(f"{slot}[{key!r}]", value, copies) for key, value in given.items()}
     if isinstance(given, list | tuple):
-        return [_array(f"{slot}[{i}]", value) for i, value in enumerate(given)]
+        return [_array(f"{slot}[{i}]", value, copies) for i, value in enumerate(given)]
     raise TypeError(f"the state {slot} must be a dict, a list or None, got {type(given).__name__}")
 
 
-def _array(name: str, value: Any) -> np.ndarray:
+def _array(name: str, value: Any, copies: bool) -> np.ndarray:
     if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fcO":
         what = value.dtype if hasattr(value, "dtype") else type(value).__name__
         raise TypeError(f"the state {name} must be an array of floats, got {what}")
-    return np.array(value)
+    return np.array(value) if copies else np.asarray(value)
 
 
-def _items(container: Any) -> Iterator[tuple[Any, np.ndarray]]:
-    yield from container.items() if isinstance(container, dict) else enumerate(container)
+def _what_else(content: Mapping[Any, Any]) -> str:
+    """What a mapping that is no state is, for a message."""
+    if not content:
+        return "an empty dict"
+    of_arrays = all(hasattr(value, "shape") for value in content.values())
+    what = "a dict of arrays, such as a model's parameters," if of_arrays else "a dict"
+    keys = ", ".join(map(repr, islice(content, 3)))
+    return f"{what} with the keys {keys}{', ...' if len(content) > 3 else ''}"
+
+
+def _by_key(container: Any) -> dict[Any, np.ndarray]:
+    return container if isinstance(container, dict) else dict(enumerate(container))
 
 
 def _check_slots_agree(slots: dict[str, Any]) -> None:
     """All slots have the same keys, with arrays of the same shape."""
-    held: Any
-    container: Any
     (first, held), *others = slots.items() if slots else [("", None)]
     for slot, container in others:
         if type(container) is not type(held):
             raise ValueError(f"the state {first} and the state {slot} are no containers of a kind")
         if held is None:
             continue
-        for key, array in _items(held):
-            pair = dict(_items(container)).get(key)
-            if pair is None or pair.shape != array.shape:
-                shape = None if pair is None else pair.shape
+        shapes = {key: array.shape for key, array in _by_key(container).items()}
+        for key, array in _by_key(held).items():
+            shape = shapes.pop(key, None)
+            if shape != array.shape:
                 raise ValueError(
                     f"the state {first}[{key!r}] has shape {array.shape}, but {slot}[{key!r}] has "
                     f"{shape}"
                 )
-        if len(container) != len(held):
+        if shapes:
             raise ValueError(f"the state {slot} has more keys than the state {first}")
 
 
@@ -137,11 +193,12 @@ def _check_same(slot: str, container: Any, present: Any) -> None:
             f"the state {slot} is a {type(container).__name__}, but this optimizer has a "
             f"{type(present).__name__}"
         )
-    new, old = dict(_items(container)), dict(_items(present))
+    new, old = _by_key(container), _by_key(present)
     for key in [*old, *new]:
-        if key not in new or key not in old:
-            where = "in it" if key not in new else "in this optimizer"
+        if (key in old) != (key in new):
+            where = "in it" if key in old else "in this optimizer"
             raise ValueError(f"the state {slot} differs: there is no key {key!r} {where}")
+    for key in new:
         for what in ("shape", "dtype"):
             given, expected = getattr(new[key], what), getattr(np.asarray(old[key]), what)
             if given != expected:
@@ -149,26 +206,3 @@ def _check_same(slot: str, container: Any, present: Any) -> None:
                     f"the state {slot}[{key!r}] has {what} {given}, but this optimizer's has "
                     f"{expected}"
                 )
-
-
-def snapshot(optimizer: "Optimizer", state: Any) -> Any:
-    """What pickle and copy take of an optimizer, with arrays that no update changes any more.
-
-    Parameters
-    ----------
-    state : dict or tuple
-        The attributes, as ``object.__getstate__`` gives them.
-    """
-    attributes, slots = state if isinstance(state, tuple) else (state, None)
-    attributes = dict(attributes or {})
-    copies: dict[int, Any] = {}
-    for slot in optimizer._slots:
-        held = attributes.get(slot)
-        if isinstance(held, dict | list):
-            new = copy(held)
-            for key, value in _items(held):
-                if isinstance(value, np.ndarray):
-                    # Under two keys it stays one.
-                    new[key] = copies.setdefault(id(value), value.copy(order="K"))
-            attributes[slot] = new
-    return attributes if slots is None else (attributes, slots)
