@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import pickle
 import re
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+import zdlfast
 
 # In the plain case what lies there is not executed; a star import looks what else it has.
 SLOW_MODULE = "import sys\nprint('executed', file=sys.stderr)\nraise ImportError('cupy')"
@@ -543,3 +546,54 @@ def test_any_encoding_will_do(tmp_path, encoding):
     done = run("学é.py", cwd=tmp_path, env=env)
     assert done.returncode == 2
     assert done.stderr == run("学é.py", cwd=tmp_path, env=env, fast=False).stderr
+
+
+BOOKS_PICKLE = """
+    import copy, pickle, sys
+    import numpy as np
+    import common.optimizer
+    from zdlfast import reference
+    saved = []
+    for name in ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"):
+        for as_kept in (lambda arrays: arrays, lambda arrays: list(arrays.values())):
+            twin = getattr(reference, name)(lr=0.1)
+            params = as_kept({"W": np.linspace(1, 2, 6).reshape(2, 3), "b": np.ones(3)})
+            grads = as_kept({"W": np.linspace(-1, 2, 6).reshape(2, 3), "b": np.ones(3) / 3})
+            for _ in range(3):
+                twin.update(params, grads)
+            books = getattr(common.optimizer, name)()
+            attributes = {"lr", "momentum", "decay_rate", "beta1", "beta2", "iter", "m", "v", "h"}
+            vars(books).update({k: v for k, v in vars(twin).items() if k in attributes})
+            saved.append((books, params, grads, copy.deepcopy(twin)))
+    with open("saved.pickle", "wb") as file:
+        pickle.dump(saved, file, int(sys.argv[1]))
+"""
+RESUMED = """
+    import copy, pickle
+    import common.optimizer
+    import numpy as np
+    with open("saved.pickle", "rb") as file:
+        saved = pickle.load(file)
+    for optimizer, params, grads, twin in saved:
+        assert type(optimizer) is getattr(common.optimizer, type(twin).__name__)
+        assert repr(optimizer) == repr(twin)
+        expected = copy.deepcopy(params)
+        for _ in range(3):
+            optimizer.update(params, grads)
+            twin.update(expected, grads)
+        for key in params if isinstance(params, dict) else range(len(params)):
+            assert np.array_equal(params[key], expected[key])
+        print(type(optimizer).__module__)
+"""
+
+
+@pytest.mark.parametrize("protocol", [0, pickle.DEFAULT_PROTOCOL])
+def test_an_optimizer_that_the_books_class_pickled_goes_on(tmp_path, protocol):
+    classes = "".join(f"class {name}: pass\n" for name in zdlfast.optimizers.__all__)
+    write(tmp_path, {"common/__init__.py": "", "common/optimizer.py": classes})
+    write(tmp_path, {"save.py": BOOKS_PICKLE, "resume.py": RESUMED})
+    assert run("save.py", protocol, cwd=tmp_path, fast=False).stderr == ""
+    done = run("resume.py", cwd=tmp_path)
+    assert done.stdout == "zdlfast.optimizers\n" * 12, done.stderr
+    done = run("--reference", "resume.py", cwd=tmp_path)
+    assert done.stdout == "zdlfast.reference\n" * 12, done.stderr
