@@ -64,8 +64,9 @@ def test_every_import_gives_the_fast_classes(tmp_path, folder, form):
     done = run(tmp_path / "train.py")
     assert done.stdout.strip() == "zdlfast.optimizers", done.stderr
     assert done.stderr in ("", "executed\n" * (form == "star"))
-    done = run("--reference", "train.py", cwd=tmp_path)
-    assert done.stdout.strip() == "zdlfast.reference", done.stderr
+    if folder == "the book's package":
+        done = run("--reference", "train.py", cwd=tmp_path)
+        assert done.stdout.strip() == "zdlfast.reference", done.stderr
 
 
 def test_other_modules_of_the_book_import_them_too(tmp_path):
