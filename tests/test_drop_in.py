@@ -180,6 +180,7 @@ def test_help_and_usage_teach():
     assert done.returncode == 0
     assert "--reference" in done.stdout
     assert "diff fast.txt numpy.txt" in done.stdout
+    assert "the sixth digit may differ" in done.stdout
     nothing = run()
     assert nothing.returncode == 2
     usage = "usage: python -m zdlfast [-h] [--reference] [--report] SCRIPT [ARGS ...]\n"
