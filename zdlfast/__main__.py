@@ -4,27 +4,47 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from types import ModuleType, TracebackType
 
-from zdlfast.drop_in import patch
+from zdlfast import _report, drop_in
+
+
+class _Check(argparse.Action):
+    def __call__(self, *_: object) -> None:
+        from zdlfast import _check  # not for every script
+
+        raise SystemExit(_check.main())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m zdlfast",
-        usage="%(prog)s [-h] [--reference] SCRIPT [ARGS ...]",
+        usage="%(prog)s [-h] [--reference] [--report] SCRIPT [ARGS ...]\n       %(prog)s --check",
         description="Run a Python script, unmodified, with zdlfast's classes in place of\n"
         "the optimizers that it or its modules import from common.optimizer.",
         epilog="to see that both print the same numbers:\n"
         "  python -m zdlfast train.py > fast.txt\n"
         "  python -m zdlfast --reference train.py > numpy.txt\n"
-        "  diff fast.txt numpy.txt",
+        "  diff fast.txt numpy.txt\n\n"
+        'With plain "python train.py", float64 gives the same numbers too. float32 need not:\n'
+        "with NumPy 2 the book's Adam computes partly in float64, as does each of its rules\n"
+        "if lr is an np.float64. zdlfast stays in float32; the sixth digit may differ.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
+        "--check",
+        action=_Check,
+        nargs=0,
+        help="run no script: compare zdlfast's bits and speed with NumPy's on this machine",
+    )
+    parser.add_argument(
         "--reference", action="store_true", help="take the same rules in plain NumPy instead"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="at the end, say how long updates took, on stderr"
     )
     parser.add_argument("script", metavar="SCRIPT", help="the script, run as by python SCRIPT")
     parser.add_argument(
@@ -34,35 +54,67 @@ def main() -> None:
     argv = sys.argv[1:]
     end = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv)) + 1
     options = parser.parse_args(argv[:end])
-    patch(reference=options.reference)
-    run_script(options.script, [options.script, *argv[end:]])
+    path = os.path.join(os.getcwd(), options.script)  # unnormalised, as Python itself has it
+    source = read_script(path)
+    drop_in.patch(reference=options.reference)
+    classes = drop_in.classes(reference=options.reference).values()
+    totals = _report.count_updates(classes) if options.report else None
+    _report.tell_at_end(lambda: _lines(totals))
+    run_script(path, source, [options.script, *argv[end:]])
 
 
-def run_script(script: str, argv: list[str]) -> None:
-    """Run a file as ``python SCRIPT`` does: as ``__main__``, with its folder first in the path.
+def _lines(totals: _report.Totals | None) -> Iterator[str]:
+    if totals:
+        yield "zdlfast: updates in this process"
+        yield from _report.table(totals)
+    elif drop_in.MODULE in sys.modules:
+        if totals is not None:
+            yield "zdlfast: no updates in this process"
+    elif not hasattr(sys, "last_type"):  # else the script failed, maybe before its imports
+        yield f"zdlfast: this process never imported {drop_in.MODULE}: the script's own code ran"
+
+
+def read_script(path: str) -> bytes:
+    """Read a file as ``python PATH`` does.
 
     Parameters
     ----------
-    script : str
+    path : str
         The file.
-    argv : list of str
-        What becomes ``sys.argv``, the script included.
+
+    Returns
+    -------
+    bytes
+        The source.
 
     Raises
     ------
     SystemExit
-        The file cannot be read (with status 2, as Python's own), or the script raised it.
+        The file cannot be read: with status 2, as Python's own.
     """
-    path = os.path.join(os.getcwd(), script)  # unnormalised, as Python itself has it
     try:
         with io.open_code(path) as file:
-            source = file.read()
+            return file.read()
     except OSError as error:
         print(
             f"{sys.executable}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}",
             file=sys.stderr,
         )
         raise SystemExit(2) from None
+
+
+def run_script(path: str, source: bytes, argv: list[str]) -> None:
+    """Run a file as ``python PATH`` does: as ``__main__``, with its folder first in the path.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    source : bytes
+        What is in it.
+    argv : list of str
+        What becomes ``sys.argv``, the script included.
+    """
     main_module = ModuleType("__main__")
     vars(main_module).update(
         __annotations__={},

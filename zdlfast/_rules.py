@@ -63,5 +63,3 @@ RULES = {
         ),
     )
 }
-#: The rules that the drop-in for ``common.optimizer`` offers.
-BOOK = tuple(name for name, rule in RULES.items() if rule.book)

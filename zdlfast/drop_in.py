@@ -1,64 +1,30 @@
 """The drop-in: ``common.optimizer``, the book's module, answered by zdlfast."""
 
-import sys
 import warnings
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
-from types import ModuleType
 
 import numpy as np
 
-from zdlfast._rules import BOOK
+from zdlfast._children import hand_on
+from zdlfast._finder import Finder
+from zdlfast._optimizer import Optimizer
+from zdlfast._rules import RULES
 
-PACKAGE, MODULE = "common", "common.optimizer"
+MODULE = "common.optimizer"
+
+_finder = Finder(MODULE)
 
 
-class _Finder(MetaPathFinder, Loader):
-    """Answers imports of the book's module, whatever lies on ``sys.path``.
-
-    The package around it stays the book's own, if there is one; an empty one stands in where
-    there is none.
-    """
-
-    def __init__(self, source: ModuleType) -> None:
-        self.source = source
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name == MODULE:
-            return ModuleSpec(name, self)
-        if name != PACKAGE:
-            return None
-        others = (
-            finder.find_spec(name, path, target)
-            for finder in sys.meta_path
-            if finder is not self and hasattr(finder, "find_spec")
-        )
-        spec = next(filter(None, others), None) or ModuleSpec(name, None, is_package=True)
-        if spec.submodule_search_locations is None:
-            spec.submodule_search_locations = []
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = ModuleType(spec.name, self.source.__doc__)
-        # The book's scripts take np from here too: "from common.optimizer import *".
-        vars(module)["np"] = np
-        for name in BOOK:
-            vars(module)[name] = getattr(self.source, name)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        pass
+def classes(*, reference: bool) -> dict[str, type[Optimizer]]:
+    """The classes that `patch` gives, by the book's names."""
+    book = [rule for rule in RULES.values() if rule.book]
+    return {rule.name: rule.twin if reference else rule.fast for rule in book}
 
 
 def patch(*, reference: bool = False) -> None:
     """Let every later import of ``common.optimizer`` give zdlfast's classes.
 
-    Call it before the book's modules are imported. ``common`` itself stays the book's.
+    Call it before the book's modules are imported. ``common`` itself stays the book's, and so do
+    the names in ``common.optimizer`` that zdlfast does not have. Child processes are patched too.
 
     Parameters
     ----------
@@ -78,20 +44,13 @@ def patch(*, reference: bool = False) -> None:
     >>> Adam is zdlfast.Adam
     True
     """
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-    finder = _Finder(import_module(f"zdlfast.{'reference' if reference else 'optimizers'}"))
-    sys.meta_path.insert(0, finder)
-    loaded = sys.modules.get(MODULE)
-    if loaded is None:
-        return
-    if not isinstance(loaded.__loader__, _Finder):
+    # The book's scripts take np from here too: "from common.optimizer import *".
+    too_late = _finder.install({"np": np, **classes(reference=reference)})
+    if too_late:
         warnings.warn(
             f"{MODULE} was imported before zdlfast.patch(): names that were taken from it "
             "already are still its own",
             RuntimeWarning,
             stacklevel=2,
         )
-    module = module_from_spec(ModuleSpec(MODULE, finder))
-    sys.modules[MODULE] = module
-    if PACKAGE in sys.modules:
-        vars(sys.modules[PACKAGE])["optimizer"] = module
+    hand_on(patch, reference=reference)

@@ -1,0 +1,155 @@
+"""A module in place of another: its own names come first, the hidden module has the others."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+
+class Finder(MetaPathFinder, Loader):
+    """Answers imports of one module, whatever lies on ``sys.path``.
+
+    The package around it stays as it is, if there is one; an empty one stands in where there
+    is none.
+
+    Parameters
+    ----------
+    module : str
+        The module's full name.
+    """
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        self.package = module.rpartition(".")[0]
+        self.answers: Mapping[str, object] = {}
+        self._hidden: ModuleType | None = None
+        self._lock = RLock()  # re-entrant: the hidden module may lead to an import of this one
+
+    def install(self, answers: Mapping[str, object]) -> bool:
+        """Let every later import give these names.
+
+        Parameters
+        ----------
+        answers : mapping
+            The objects by their names in the module.
+
+        Returns
+        -------
+        bool
+            Whether the import comes too late: the hidden module was imported already.
+        """
+        self.answers = answers
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        sys.meta_path.insert(0, self)
+        loaded = sys.modules.get(self.module)
+        if loaded is None:
+            return False
+        if isinstance(loaded, StandIn):
+            vars(loaded).update(answers)
+            return False
+        self._hidden = loaded
+        module = sys.modules[self.module] = module_from_spec(ModuleSpec(self.module, self))
+        if self.package in sys.modules:
+            vars(sys.modules[self.package])[self.module.rpartition(".")[2]] = module
+        return True
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name == self.module:
+            return ModuleSpec(name, self)
+        if name != self.package:
+            return None
+        spec = find_elsewhere(self, name, path) or ModuleSpec(name, None, is_package=True)
+        if spec.submodule_search_locations is None:
+            spec.submodule_search_locations = []
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = StandIn(spec.name)
+        vars(module).update(self.answers)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+    def hidden(self) -> ModuleType | None:
+        """The module that would be imported if this finder were not there, if there is one.
+
+        It is executed when it is first asked for, under its own name but outside ``sys.modules``.
+        """
+        with self._lock:
+            if self._hidden is None:
+                path = sys.modules[self.package].__path__
+                spec = find_elsewhere(self, self.module, path)
+                if spec is None or spec.loader is None:
+                    return None
+                self._hidden = module_from_spec(spec)
+                try:
+                    spec.loader.exec_module(self._hidden)
+                except BaseException:
+                    self._hidden = None
+                    raise
+            return self._hidden
+
+
+class StandIn(ModuleType):
+    """What is imported in place of the hidden module; its loader is a `Finder`."""
+
+    @property
+    def __all__(self) -> list[str]:
+        finder: Finder = vars(self)["__loader__"]
+        # Who imports everything may need no more than our names, so that a hidden module that
+        # cannot be imported does not matter. Who asks for one of its names is told.
+        try:
+            hidden = finder.hidden()
+        except Exception:
+            hidden = None
+        public = getattr(hidden, "__all__", None)
+        if public is None:
+            public = [name for name in getattr(hidden, "__dict__", ()) if name[0] != "_"]
+        return list(dict.fromkeys([*finder.answers, *public]))
+
+    def __getattr__(self, name: str) -> Any:
+        finder: Finder = vars(self)["__loader__"]
+        # Python itself asks modules for names such as __path__ at every import.
+        is_special = name.startswith("__") and name.endswith("__")
+        hidden = None if is_special else finder.hidden()
+        if hidden is None:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(hidden, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.__all__})
+
+
+def find_elsewhere(
+    finder: MetaPathFinder, name: str, path: Sequence[str] | None
+) -> ModuleSpec | None:
+    """Where a module lies for the finders other than this one.
+
+    Parameters
+    ----------
+    finder : MetaPathFinder
+        The one that asks.
+    name : str
+        The module's full name.
+    path : sequence of str or None
+        Where to look: the ``__path__`` of the package that it belongs to, if any.
+
+    Returns
+    -------
+    ModuleSpec or None
+        What they found first.
+    """
+    others = (
+        other.find_spec(name, path)
+        for other in sys.meta_path
+        if other is not finder and hasattr(other, "find_spec")
+    )
+    return next(filter(None, others), None)
