@@ -3,7 +3,7 @@
 import zdlfast
 
 project = "zdlfast"
-author = "The zdlfast developers"
+author = copyright = "The zdlfast developers"
 release = version = zdlfast.__version__
 
 extensions = [
