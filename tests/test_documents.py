@@ -2,7 +2,11 @@
 
 import contextlib
 import io
+import math
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,9 @@ import pytest
 import zdlfast
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "README.ja.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "README.ja.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PRINTED = re.compile(r"^print\(.*\)\s+# (.*)$", re.MULTILINE)
+PRINTED = re.compile(r"^ *print\(.*\)\s+# (.*)$", re.MULTILINE)
 
 
 def blocks(document):
@@ -21,8 +25,9 @@ def blocks(document):
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d)], ids=lambda d: d.name)
-def test_the_code_of_a_document_runs_and_prints_what_it_says(document, monkeypatch):
+def test_the_code_of_a_document_runs_and_prints_what_it_says(document, monkeypatch, tmp_path):
     monkeypatch.setattr(zdlfast, "patch", lambda: None)  # would last
+    monkeypatch.chdir(tmp_path)  # for files that are saved
     names = {
         "zdlfast": zdlfast,
         "optimizer": zdlfast.SGD(),
@@ -41,10 +46,42 @@ def test_the_code_of_a_document_runs_and_prints_what_it_says(document, monkeypat
         zdlfast.set_num_threads(before)
 
 
-def test_both_readmes_have_the_same_content():
-    english, japanese = (
-        (ROOT / name).read_text("utf-8") for name in ("README.md", "README.ja.md")
+def test_the_recipes_commands_for_zdlfast_run(tmp_path):
+    commands = re.findall(
+        r"^python (-m zdlfast .*)$", (ROOT / "docs/recipes.md").read_text("utf-8"), re.MULTILINE
     )
+    assert commands
+    for command in commands:
+        subprocess.run([sys.executable, *shlex.split(command)], check=True, cwd=tmp_path)
+
+
+READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
+def test_the_headline_says_what_the_table_says(readme):
+    text = readme.read_text("utf-8")
+    headline = text[: text.index("<!-- command: bench -->")]
+    table = text[text.index("<!-- from bench.txt -->") :]
+    whole = table[: table.index("one update of one array")]
+
+    def ratios(optimizer):  # of the update, and of the training
+        row = re.search(rf"^ {optimizer} .*$", whole, re.MULTILINE)[0].split()
+        return float(row[5]), float(row[10])  # each time is two words
+
+    update, training = zip(*map(ratios, ("SGD", "Adam")), strict=True)
+    assert str(math.floor(update[1] * 10) / 10) in headline  # not rounded up
+    for ratio in training:
+        assert f"{math.floor(round(ratio * 100 - 100, 6))} %" in headline
+    cpu, simd, threads = re.search(r"^on (.*), (\w+), (\d+) threads", table, re.MULTILINE).groups()
+    for word in re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", cpu).split():
+        assert word in headline
+    assert {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline"}[simd] in headline
+    assert threads in headline
+
+
+def test_both_readmes_have_the_same_content():
+    english, japanese = (readme.read_text("utf-8") for readme in READMES)
 
     def skeleton(text):
         return (
