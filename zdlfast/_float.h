@@ -8,11 +8,11 @@
 
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) \
     || defined(__NO_SIGNED_ZEROS__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) \
-    || defined(_M_FP_FAST)
+    || defined(_M_FP_FAST) || defined(_M_FP_CONTRACT)
 #error "zdlfast computes the bits that NumPy computes: build it without -ffast-math and its parts"
 #endif
 
-#if !defined(FLT_EVAL_METHOD) || FLT_EVAL_METHOD != 0
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0
 #error "zdlfast computes the bits that NumPy computes: floats must not be widened, as x87 does"
 #endif
 
