@@ -1,5 +1,5 @@
 /* Refuses a compiler whose floating-point arithmetic is not IEEE 754's, each operation rounded
- * to its own type: the results would have other bits. Every C file and module includes this. */
+ * to its own type: the results would have other bits. The engine and all kernels include this. */
 
 #ifndef ZDLFAST_FLOAT_H
 #define ZDLFAST_FLOAT_H
