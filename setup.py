@@ -66,7 +66,7 @@ setup(
         *(extension(f"_kernels_{name}", isa) for name, isa in simd.items()),
     ],
     options={
-        "build_ext": {"cython_line_directives": debug},
+        "build_ext": {"cython_line_directives": debug, "force": debug},
         "bdist_wheel": {"py_limited_api": "cp311" if abi3 else ""},
     },
 )
