@@ -1,6 +1,6 @@
 """When memory runs out: MemoryError, and nothing has changed."""
 
-import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,10 +11,10 @@ from process import python
 
 TESTS = Path(__file__).parent
 
-# Lets each allocation of an update, and of what loads and saves, fail in turn: of C, of Python
-# and of NumPy.
+# Lets each allocation of an update, and of what loads and saves, fail, one after the other: of C,
+# of Python and of NumPy.
 EVERY_ALLOCATION = """
-import copy, ctypes, sys, tempfile
+import copy, ctypes, os, sys
 from pathlib import Path
 import numpy as np, zdlfast
 sys.path.insert(0, {tests!r})
@@ -49,83 +49,86 @@ def network(case):
     )
     return cases[case]()
 
+row = next(row for row in RULES if row.name == {rule!r})
 zdlfast.set_num_threads(2)
 failures = 0
-for row in RULES:
-    for case in ("many", "strided", "slow", "list", "large"):
-        for steps in (0, 1):
-            for n in range(1, 10_000):
-                optimizer, params, grads = row.fast(), network(case), network(case)
-                for _ in range(steps):
-                    optimizer.update(params, grads)
-                before, params_before = copy.deepcopy((optimizer, params))
-                after, params_after = copy.deepcopy((optimizer, params))
-                after.update(params_after, grads)
-                came = attempt(n, lambda: optimizer.update(params, grads))
-                assert is_same_run(optimizer, after, params, params_after) or is_same_run(
-                    optimizer, before, params, params_before
-                ), (row.name, case, steps, n)
+for case in ("many", "strided", "slow", "list", "large"):
+    for steps in (0, 1):
+        grads = network(case)
+        def start():
+            optimizer, params = row.fast(), network(case)
+            for _ in range(steps):
                 optimizer.update(params, grads)
-                if not came:
-                    break
-                failures += 1
+            return optimizer, params
+        before, params_before = start()
+        after, params_after = start()
+        after.update(params_after, grads)
+        for n in range(1, 10_000):
+            optimizer, params = start()
+            came = attempt(n, lambda: optimizer.update(params, grads))
+            assert is_same_run(optimizer, after, params, params_after) or is_same_run(
+                optimizer, before, params, params_before
+            ), (case, steps, n)
+            optimizer.update(params, grads)
+            if not came:
+                break
+            failures += 1
 
+os.fsync = lambda file: None     # nobody pulls the plug here
 path = Path({folder!r}) / "a.npz"
-for row in RULES[-1:]:
-    old, new, params = row.fast(lr=0.1), row.fast(lr=0.2), network("slow")
-    old.update(params, params)
-    both = (old, new)
-    for n in range(1, 10_000):
-        new.update(params, params)
-        optimizer = copy.deepcopy(old)
-        state = new.state_dict()
-        came = attempt(n, lambda: optimizer.load_state_dict(state))
-        found = [
-            is_same_run(optimizer, one, {{}}, {{}}) and optimizer.lr == one.lr for one in both
-        ]
-        assert any(found), (row.name, n)
-        if not came:
-            break
-        failures += 1
-    for n in range(1, 10_000, 7):
-        zdlfast.save(path, old, params)
-        came = attempt(n, lambda: zdlfast.save(path, new, params), Exception)
-        found, found_params = zdlfast.load(path)
-        assert any(is_same_run(found, one, found_params, params) for one in both), (row.name, n)
-        if not came:
-            break
-        failures += 1
+old, new, params = row.fast(lr=0.1), row.fast(lr=0.2), dict(W=np.ones(3), x=1.5)
+both, files = (new, old), []
+for optimizer in both:
+    optimizer.update(copy.deepcopy(params), params)
+    zdlfast.save(path, optimizer, params)
+    files.append(path.read_bytes())
+state = new.state_dict()
+for n in range(1, 10_000):
+    optimizer = copy.deepcopy(old)
+    came = attempt(n, lambda: optimizer.load_state_dict(state))
+    found = [is_same_run(optimizer, one, {{}}, {{}}) and optimizer.lr == one.lr for one in both]
+    assert any(found), n
+    if not came:
+        break
+    failures += 1
+for n in range(1, 10_000):
+    came = attempt(n, lambda: zdlfast.save(path, new, params), Exception)
+    assert path.read_bytes() in files, n
+    path.write_bytes(files[1])
+    if not came:
+        break
+    failures += 1
 print(failures)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="preloads a library")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="stands in for glibc's malloc")
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python itself crashes without memory")
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
-def test_without_memory_a_change_is_whole_or_not_at_all(tmp_path):
+def test_without_memory_a_change_is_whole_or_not_at_all(tmp_path, rule):
     library = tmp_path / "no_memory.so"
     subprocess.run(
         ["gcc", "-O1", "-shared", "-fPIC", "-o", library, TESTS / "no_memory.c"], check=True
     )
     done = python(
-        EVERY_ALLOCATION.format(tests=str(TESTS), folder=str(tmp_path)),
+        EVERY_ALLOCATION.format(tests=str(TESTS), folder=str(tmp_path), rule=rule.name),
         LD_PRELOAD=str(library),
         PYTHONMALLOC="malloc",
         OPENBLAS_NUM_THREADS="1",
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) > 1000
+    assert int(done.stdout) > 500
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, limits the address space")
 @pytest.mark.parametrize("twin", ["", ".reference"])
 def test_state_that_there_is_no_memory_for_changes_nothing(twin):
     code = f"""
 import resource, numpy as np, zdlfast, zdlfast.reference
-params = {{"b": np.ones(1000), "W": np.ones(30_000_000)}}
+params = {{"b": np.ones(1000), "W": np.ones(8_000_000)}}
 optimizer = zdlfast{twin}.Adam()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 80_000_000, resource.RLIM_INFINITY))
 try:
     optimizer.update(params, params)
 except MemoryError:

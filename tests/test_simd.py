@@ -1,11 +1,15 @@
 """Instruction sets: built right, chosen by the CPU or by ZDLFAST_SIMD, never silently."""
 
+import ctypes
+import importlib.util
 import os
 import platform
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -14,8 +18,17 @@ from process import python
 import zdlfast
 from zdlfast import _engine
 
-X86_64 = platform.machine().lower() in ("x86_64", "amd64")
+MACHINE = platform.machine().lower()
+X86_64 = MACHINE in ("x86_64", "amd64")
+LINUX = sys.platform == "linux"
 FOLDER = Path(_engine.__file__).parent
+CHECKOUT = Path(__file__).parents[1]
+
+
+def binary_of(name):
+    """The file of an extension module, or None if it was not built."""
+    spec = importlib.util.find_spec(f"zdlfast.{name}")
+    return spec and Path(spec.origin)
 
 
 @pytest.mark.parametrize("simd", _engine.available())
@@ -53,24 +66,91 @@ def test_build_info_tells_what_is_used():
     assert re.search(r"\d", info["compiler"])
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells its CPU's features")
-def test_the_cpu_is_asked_right():
-    flags = set(re.search(r"flags\s*:(.*)", Path("/proc/cpuinfo").read_text())[1].split())
-    expected = ["baseline"] + ["avx2"] * ("avx2" in flags) + ["avx512"] * ("avx512f" in flags)
-    assert _engine.available() == (expected if X86_64 else ["baseline"])
+def test_what_was_built_and_can_run_is_offered():
+    expected = ["baseline"]
+    if X86_64 and LINUX:
+        flags = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.M)[1].split()
+        for simd, flag in (("avx2", "avx2"), ("avx512", "avx512f")):
+            expected += [simd] * (flag in flags and binary_of(f"_kernels_{simd}") is not None)
+    elif X86_64:  # who knows
+        expected = _engine.available()
+    assert _engine.available() == expected
+    assert all(binary_of(f"_kernels_{simd}") for simd in _engine.available())
+
+
+@pytest.mark.skipif(not (CHECKOUT / "setup.py").exists(), reason="no setup.py beside the tests")
+@pytest.mark.parametrize(
+    ("flags", "wide"),
+    [
+        ("", None),
+        ("-arch x86_64", True),
+        ("-arch arm64", False),
+        ("-arch x86_64 -arch arm64", False),
+    ],
+)
+def test_the_engine_is_told_which_kernels_are_built(monkeypatch, flags, wide):
+    setuptools = pytest.importorskip("setuptools")
+    if not flags:  # what this Python builds for
+        wide = sysconfig.get_platform().endswith(("x86_64", "amd64"))
+    given = {}
+    monkeypatch.setenv("ARCHFLAGS", flags)
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    monkeypatch.chdir(CHECKOUT)
+    runpy.run_path("setup.py")
+    names = {module.name.split(".")[1] for module in given["ext_modules"]}
+    engine = next(module for module in given["ext_modules"] if module.name.endswith("_engine"))
+    macros = [name for name, _ in engine.define_macros]
+    told = {name[10:].lower() for name in macros if name.startswith("ZDL_BUILT_")}
+    assert told == ({"avx2", "avx512"} if wide else set())
+    assert names == {"_engine", "_kernels_baseline", *(f"_kernels_{simd}" for simd in told)}
+
+
+needs_gcc = pytest.mark.skipif(
+    not LINUX or shutil.which("gcc") is None or not (CHECKOUT / "zdlfast/_cpu.h").exists(),
+    reason="needs gcc, and the headers beside the tests",
+)
+
+
+def gcc(tmp_path, code, *flags):
+    """Compile C code with the package's headers to a library."""
+    (tmp_path / "code.c").write_text(code)
+    return subprocess.run(
+        ["gcc", "-std=c11", "-shared", "-fPIC", "-I", CHECKOUT / "zdlfast", *flags,
+         "-o", tmp_path / "code.so", tmp_path / "code.c"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@needs_gcc
+@pytest.mark.parametrize("built", [(), ("AVX2",), ("AVX2", "AVX512")])
+def test_the_cpu_has_nothing_that_was_not_built(tmp_path, built):
+    code = '#include "_cpu.h"\nint has(void) { return zdl_has_avx2() + 2 * zdl_has_avx512(); }\n'
+    done = gcc(tmp_path, code, "-Werror", *(f"-DZDL_BUILT_{name}=1" for name in built))
+    assert done.returncode == 0, done.stderr
+    has = ctypes.CDLL(str(tmp_path / "code.so")).has()
+    available = _engine.available()
+    assert bool(has & 1) == ("AVX2" in built and "avx2" in available)
+    assert bool(has & 2) == ("AVX512" in built and "avx512" in available)
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    "flag",
+    ["-ffast-math", "-Ofast", "-fassociative-math -fno-signed-zeros -fno-trapping-math",
+     "-freciprocal-math", "-ffinite-math-only", *["-mfpmath=387"] * X86_64],
+)  # fmt: skip
+def test_other_arithmetic_is_refused_at_build_time(tmp_path, flag):
+    code = '#include "_float.h"\n'
+    assert gcc(tmp_path, code, "-O2").returncode == 0
+    done = gcc(tmp_path, code, *flag.split())
+    assert "zdlfast computes the bits that NumPy computes" in done.stderr
 
 
 @pytest.mark.parametrize("broken", ["_engine", "_kernels_baseline"])
 def test_a_missing_or_broken_extension_is_an_error_that_says_how_to_build_it(broken, tmp_path):
     ignore = shutil.ignore_patterns("__pycache__", "*.c")
     shutil.copytree(FOLDER, tmp_path / "zdlfast", ignore=ignore)
-    (binary,) = (tmp_path / "zdlfast").glob(f"{broken}.*so")
-    # An editable install would find the intact binary in the checkout.
-    code = (
-        "import sys\n"
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]\n"
-        "import zdlfast.reference"
-    )
+    binary = tmp_path / "zdlfast" / binary_of(broken).name
     # A binary for another NumPy is reported by a ValueError.
     stand_in = binary.with_name(f"{broken}.py")
     for damage in (
@@ -81,7 +161,7 @@ def test_a_missing_or_broken_extension_is_an_error_that_says_how_to_build_it(bro
     ):
         damage()
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", "from zdlfast import Adam"],
             cwd=tmp_path,
             env={**os.environ, "ZDLFAST_SIMD": "baseline"},
             capture_output=True,
@@ -94,26 +174,28 @@ def test_a_missing_or_broken_extension_is_an_error_that_says_how_to_build_it(bro
         assert "circular" not in done.stderr
 
 
-def disassembly(name):
+def objdump(name, *options):
     if shutil.which("objdump") is None:
         pytest.skip("objdump is not installed")
-    (binary,) = FOLDER.glob(f"{name}.*so")
-    text = subprocess.run(["objdump", "-d", binary], capture_output=True, text=True, check=True)
-    return text.stdout
+    command = ["objdump", *options, binary_of(name)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.skipif(not (X86_64 and sys.platform == "linux"), reason="reads x86-64 ELF files")
+@pytest.mark.skipif(not LINUX, reason="reads ELF files")
 @pytest.mark.parametrize("module", ["_engine", *(f"_kernels_{s}" for s in _engine.available())])
 def test_no_module_has_a_fused_multiply_add(module):
-    assert not re.findall(r"\bvfn?m(?:add|sub)\w*", disassembly(module))
+    fused = r"\bvfn?m(?:add|sub)\w*" if X86_64 else r"\bf(?:n?m(?:add|sub|ad|sb)|n?ml[as]l?2?)\b"
+    assert not re.findall(fused, objdump(module, "--disassemble"))
 
 
-@pytest.mark.skipif(not (X86_64 and sys.platform == "linux"), reason="reads x86-64 ELF files")
+@pytest.mark.skipif(not (X86_64 and LINUX), reason="reads x86-64 ELF files")
 @pytest.mark.parametrize("simd", _engine.available())
 def test_roots_and_divisions_are_as_wide_as_the_instruction_set(simd):
+    if ".debug_info" in objdump(f"_kernels_{simd}", "--section-headers"):
+        pytest.skip("built with ZDLFAST_DEBUG=1")
     register = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}[simd]
     wider = {"baseline": "[yz]mm", "avx2": "zmm", "avx512": "-"}[simd]
-    text = disassembly(f"_kernels_{simd}")
+    text = objdump(f"_kernels_{simd}", "--disassemble")
     for operation in ("sqrtps", "sqrtpd", "divps", "divpd"):
         assert re.search(rf"\bv?{operation}\b.*%{register}", text), operation
     assert not re.search(rf"%{wider}", text)
@@ -127,16 +209,18 @@ def test_importing_the_package_takes_numpy_alone():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not X86_64, reason="x86-64 Linux")
+@pytest.mark.skipif(not LINUX or MACHINE not in ("x86_64", "aarch64"), reason="reads fenv_t")
 def test_the_floating_point_mode_of_the_process_stays():
     """Neither an import nor an update flushes subnormal numbers, or leaves another rounding."""
     code = """
-import ctypes, ctypes.util
-libm = ctypes.CDLL(ctypes.util.find_library("m"))
+import ctypes, platform
+libm = ctypes.CDLL(None)
 def mode():
-    env = (ctypes.c_uint32 * 8)()       # of which the last is MXCSR, with flags below
+    env = (ctypes.c_uint32 * 8)()
     libm.fegetenv(env)
-    return env[0] & 0xFFFF, env[7] & 0xFFC0
+    if platform.machine() == "aarch64":
+        return env[0]                           # FPCR
+    return env[0] & 0xFFFF, env[7] & 0xFFC0     # x87's control word; MXCSR without its flags
 import numpy as np
 found = [mode()]
 import zdlfast

@@ -4,24 +4,56 @@
 #ifndef ZDLFAST_CPU_H
 #define ZDLFAST_CPU_H
 
+#include "_float.h"
+
 #if defined(__x86_64__) || defined(_M_X64)
 #define ZDL_X86_64 1
 #else
 #define ZDL_X86_64 0
 #endif
 
+/* A module may be loaded if it was built (setup.py defines ZDL_BUILT_...) and if the CPU and the
+ * operating system have all that its compiler flags allow. */
+#ifndef ZDL_BUILT_AVX2
+#define ZDL_BUILT_AVX2 0
+#endif
+#ifndef ZDL_BUILT_AVX512
+#define ZDL_BUILT_AVX512 0
+#endif
+
 #if !ZDL_X86_64
 
-static int zdl_has_avx2(void) { return 0; }
-static int zdl_has_avx512(void) { return 0; }
+static int zdl_cpu_has_avx2(void) { return 0; }
+static int zdl_cpu_has_avx512(void) { return 0; }
 
 #elif defined(_MSC_VER)
 
-#include <windows.h>
-/* PF_AVX2_INSTRUCTIONS_AVAILABLE and PF_AVX512F_INSTRUCTIONS_AVAILABLE: by number, because
- * older SDKs lack the names. */
-static int zdl_has_avx2(void) { return IsProcessorFeaturePresent(40) != 0; }
-static int zdl_has_avx512(void) { return IsProcessorFeaturePresent(41) != 0; }
+#include <immintrin.h>
+#include <intrin.h>
+enum {
+    ZDL_FMA = 1 << 12, ZDL_OSXSAVE = 1 << 27, /* leaf 1, ECX */
+    /* Leaf 7, EBX. /arch:AVX2 is AVX2 with FMA, BMI1 and BMI2. */
+    ZDL_AVX2 = 1 << 3 | 1 << 5 | 1 << 8,
+    /* /arch:AVX512 adds F, DQ, CD, BW and VL. */
+    ZDL_AVX512 = ZDL_AVX2 | 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | (int)(1u << 31)
+};
+/* Whether the CPU has these features and the system saves these registers (of XCR0). */
+static int zdl_cpu_has(int features, unsigned long long registers)
+{
+    int leaf[4]; /* EAX, EBX, ECX, EDX */
+    __cpuid(leaf, 0);
+    if (leaf[0] < 7)
+        return 0;
+    __cpuid(leaf, 1);
+    if (!(leaf[2] & ZDL_FMA) || !(leaf[2] & ZDL_OSXSAVE))
+        return 0;
+    if ((_xgetbv(0) & registers) != registers)
+        return 0;
+    __cpuidex(leaf, 7, 0);
+    return (leaf[1] & features) == features;
+}
+static int zdl_cpu_has_avx2(void) { return zdl_cpu_has(ZDL_AVX2, 0x6); }
+static int zdl_cpu_has_avx512(void) { return zdl_cpu_has(ZDL_AVX512, 0xE6); }
 
 #elif defined(__APPLE__)
 
@@ -33,23 +65,26 @@ static int zdl_sysctl(const char *name)
     size_t size = sizeof value;
     return sysctlbyname(name, &value, &size, 0, 0) == 0 && value != 0;
 }
-static int zdl_has_avx2(void) { return zdl_sysctl("hw.optional.avx2_0"); }
-static int zdl_has_avx512(void) { return zdl_sysctl("hw.optional.avx512f"); }
+static int zdl_cpu_has_avx2(void) { return zdl_sysctl("hw.optional.avx2_0"); }
+static int zdl_cpu_has_avx512(void) { return zdl_sysctl("hw.optional.avx512f"); }
 
 #else
 
-static int zdl_has_avx2(void)
+static int zdl_cpu_has_avx2(void)
 {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") != 0;
 }
-static int zdl_has_avx512(void)
+static int zdl_cpu_has_avx512(void)
 {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") != 0;
 }
 
 #endif
+
+static int zdl_has_avx2(void) { return ZDL_BUILT_AVX2 && zdl_cpu_has_avx2(); }
+static int zdl_has_avx512(void) { return ZDL_BUILT_AVX512 && zdl_cpu_has_avx512(); }
 
 /* Have a line of memory brought to the cache. Any address will do: it never faults. */
 #if defined(_MSC_VER) && ZDL_X86_64

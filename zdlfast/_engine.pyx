@@ -46,6 +46,9 @@ from zdlfast._threads import get_num_threads
 
 cnp.import_array()
 
+cdef extern from "_float.h":
+    pass
+
 cdef extern from "_cpu.h":
     const char *ZDL_COMPILER
     bint zdl_has_avx2()

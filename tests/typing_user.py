@@ -1,0 +1,28 @@
+# pyright: strict
+"""What a user writes, checked by mypy --strict and by pyright (.ci/run)."""
+
+from typing import assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+
+import zdlfast
+from zdlfast import SGD, Adam
+from zdlfast.datasets import load_digits
+from zdlfast.nn import Trainer, dense_network
+
+params: dict[str, NDArray[np.float64]] = {"W": np.ones((3, 2))}
+grads = {"W": np.ones((3, 2))}
+optimizer = assert_type(Adam(lr=0.01, beta1=0.9), Adam)
+optimizer.update(params, grads)
+optimizer.lr = 0.5
+assert_type(optimizer.lr, float)
+SGD().update([np.ones(3)], (np.ones(3),))
+SGD().update({"x": 1.0, "y": 2.0}, {"x": 0.5, "y": 1})
+with zdlfast.threads(2):
+    count = assert_type(zdlfast.get_num_threads(), int)
+zdlfast.set_num_threads(count)
+(x, t), test = load_digits(dtype="float32")
+network = dense_network(64, 10, rng=1, dtype="float32")
+history = Trainer(network, optimizer, epochs=1, progress=False).fit(x, t, evaluate=test)
+losses: NDArray[np.float64] = history.loss
