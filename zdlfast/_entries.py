@@ -11,7 +11,7 @@ import numpy as np
 from zdlfast import _validation as validation
 
 if TYPE_CHECKING:
-    from zdlfast._optimizer import Rollback
+    from zdlfast._engine import Rollback
 
 
 @dataclass(slots=True)
