@@ -8,6 +8,7 @@ from types import ModuleType
 from rich.console import Console
 
 from bench import compare, denormals, kernels, models, peers, readme, training
+from bench.jobs import compare_builds
 from bench.report import INTERRUPTED
 
 # The jobs beside the main one, which is the training with a short table of the kernels.
@@ -18,6 +19,7 @@ JOBS: dict[str, ModuleType] = {
     "peers": peers,
     "denormals": denormals,
     "compare": compare,
+    "compare-builds": compare_builds,
     "readme": readme,
 }
 
