@@ -1,8 +1,8 @@
 """Processes of their own, which time what they are asked to: one JSON object per line.
 
-    {"do": "prepare", ...}                      make what is timed; tell of it
-    {"do": "time", "run": name, "repeats": n}   call it once, then time n more: seconds per call
-    {"do": "drop"}                              forget it
+{"do": "prepare", ...}                      make what is timed; tell of it
+{"do": "time", "run": name, "repeats": n}   call it once, then time n more: seconds per call
+{"do": "drop"}                              forget it
 """
 
 import json

@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,8 @@ DESCRIPTION = """\
 Time the same updates by two builds of zdlfast, each installed for a Python of its own (say, a
 virtual environment). Two processes take turns sample by sample, so that the ratios mean
 something on a machine whose speed drifts. And this is done by several pairs of processes, one
-after the other, because where memory happens to lie makes one process faster than its twin for
-as long as it lives. The values after some steps are compared as well.
+after the other, because where code and arrays happen to lie in memory makes one process faster
+than its twin for as long as it lives. The values after some steps are compared as well.
 """
 EPILOG = """\
 columns of the table:
@@ -110,14 +112,12 @@ def main(options: argparse.Namespace, console: Console) -> int:
     timed = [r for r in cases if r.ratios]
     for side, about in builds.items():
         build = about["zdlfast"]
-        console.print(f"{side}: {about['folder']}, zdlfast {build['version']}, {build['simd']}",
+        console.print(f"{side}: {about['origin']}, zdlfast {build['version']}, {build['simd']}",
                       markup=False)  # fmt: skip
     tables = [table(timed, options.threads), costs_table(timed)] if timed else []
     records = [r.record() for r in cases]
     settings = {"seconds": seconds, "pairs": pairs, "threads": options.threads, "builds": builds}
-    report.publish(
-        console, options.out, "compare-builds", tables, {}, records, settings, complete
-    )
+    report.publish(console, options.out, "compare-builds", tables, {}, records, settings, complete)
     moved = [r.moved for r in timed]
     console.print(f"{moved.count('faster')} faster and {moved.count('slower')} slower, "
                   f"of {len(timed)}")  # fmt: skip
@@ -134,20 +134,21 @@ def measure_pair(
     builds: dict[str, dict[str, Any]],
 ) -> Iterator[None]:
     """Measure all cases by a new pair of processes; `builds` is told what the two are."""
-    workers: dict[str, Worker] = {}
-    try:
-        count = str(options.threads)
-        for side, python in ((OLD, options.old), (NEW, options.new)):
-            env = {"ZDLFAST_NUM_THREADS": count}
-            workers[side] = Worker(python, "bench.build_cases", count, env=env)
-        for case in cases:
-            step(f"{pair + 1}: {case.rule} {case.kind}")
-            if not case.problems:
-                measure(case, workers, seconds, builds)
-            yield
-    finally:
-        for worker in workers.values():
-            worker.end()
+    count = str(options.threads)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        workers: dict[str, Worker] = {}
+        try:
+            for side, python in ((OLD, options.old), (NEW, options.new)):
+                args, env = (count, str(Path(folder, side))), {"ZDLFAST_NUM_THREADS": count}
+                workers[side] = Worker(python, "bench.build_cases", *args, env=env)
+            for case in cases:
+                step(f"{pair + 1}: {case.rule} {case.kind}")
+                if not case.problems:
+                    measure(case, workers, seconds, builds)
+                yield
+        finally:
+            for worker in workers.values():
+                worker.end()
 
 
 def measure(
