@@ -55,6 +55,7 @@ def serve(prepare: Prepare, threads: int) -> None:
                 answer["seconds"] = run.seconds(command["repeats"])
             else:
                 runs = {}
+                allocator.give_back()
         except Exception as error:
             first_line = (str(error).splitlines() or [""])[0]
             answer["error"] = f"{type(error).__name__}: {first_line}"

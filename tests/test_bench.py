@@ -14,9 +14,10 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
-from bench import denormals, kernels, models, peer, peers, readme, report, training, updates
+from bench import internals, libraries, report, updates
+from bench.internals import RULES
+from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, training
 from bench.timing import Run, interleave, quartiles
-from bench.training import OPTIMIZERS
 
 PNG = b"\x89PNG"
 
@@ -55,7 +56,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     folder = tmp_path / "new" / "folder"
     assert bench(monkeypatch, folder, "--dtype", dtype.name) == 0
     printed = capsys.readouterr().out
-    for name in OPTIMIZERS:
+    for name in RULES:
         assert name in printed
     assert "equal bit for bit" in printed
     assert dtype.name in printed
@@ -68,7 +69,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     assert {"cpu", "caches", "system", "python", "numpy"} <= saved["machine"].keys()
     assert saved["settings"]["dtype"] == dtype.name
     trainings = [r for r in saved["results"] if r["case"]["name"] == "training"]
-    assert [r["optimizer"] for r in trainings] == list(OPTIMIZERS)
+    assert [r["optimizer"] for r in trainings] == list(RULES)
     for result in trainings:
         assert result["equal"] is True
         assert len(result["losses"]) == 5
@@ -79,7 +80,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
         assert result["update_ratio"] > 0
     alone = [r for r in saved["results"] if r["case"]["name"] != "training"]
     assert [(r["case"]["rule"], r["case"]["elements"]) for r in alone] == [
-        (name, size) for name in OPTIMIZERS for size in (10, 100)
+        (name, size) for name in RULES for size in (10, 100)
     ]
     text = (folder / "bench.txt").read_text("utf-8")
     assert "test" in text
@@ -91,7 +92,7 @@ def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys):
     assert bench(monkeypatch, tmp_path, "training") == 0
     assert "share" in capsys.readouterr().out
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(OPTIMIZERS)
+    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(RULES)
     assert not (tmp_path / "bench.json").exists()
 
 
@@ -102,7 +103,7 @@ def test_it_fails_loudly_if_a_bit_differs(monkeypatch, tmp_path, capsys):
     assert "NOT EQUAL Momentum: the final weights b3 differ in" in printed
     assert "NOT EQUAL Adam" not in printed
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in OPTIMIZERS]
+    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in RULES]
 
 
 def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
@@ -131,7 +132,7 @@ def test_ctrl_c_at_once_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setattr(updates, "measure", interrupted)
     monkeypatch.setattr(training, "train", interrupted)
     monkeypatch.setattr(peers, "_measure", interrupted)
-    monkeypatch.setattr(peers, "PEERS", {"zdlfast": peer.PEERS["zdlfast"]})
+    monkeypatch.setattr(peers, "PEERS", {"zdlfast": libraries.PEERS["zdlfast"]})
     for job in ([], ["training"], ["kernels"], ["models"], ["peers"]):
         assert bench(monkeypatch, tmp_path, *job) == 130
 
@@ -140,7 +141,7 @@ def test_figures_are_saved_before_pictures_are_drawn(monkeypatch, tmp_path, caps
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models.plots, "models", interrupted)
+    monkeypatch.setattr(models, "draw", interrupted)
     assert bench(monkeypatch, tmp_path, "models") == 130
     assert json.loads((tmp_path / "models.json").read_text())["complete"] is True
     assert "784-50-100-10" in capsys.readouterr().out
@@ -202,7 +203,7 @@ def test_kernels_times_every_rule_dtype_and_size_against_the_limit(monkeypatch, 
     ] == [
         (dtype, rule, size)
         for dtype in ("float32", "float64")
-        for rule in OPTIMIZERS
+        for rule in RULES
         for size in (7, 1000)
     ]
     names = {"NumPy"}
@@ -257,7 +258,7 @@ def test_what_memory_is_too_short_for_is_skipped_with_a_message(monkeypatch, tmp
 def test_the_limit_moves_as_many_arrays_as_the_rule(dtype):
     for slots in (0, 1, 2):
         params, grads = {"W": np.ones(5, dtype)}, {"W": np.full(5, 2, dtype)}
-        stream = updates.Stream(slots, params)
+        stream = internals.Stream(slots, params)
         stream.update(params, grads)
         state = [getattr(stream, f"s{i}")["W"][0] for i in range(slots)]
         assert state == [2.0] * slots
@@ -270,7 +271,7 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
     assert bench(monkeypatch, tmp_path, "denormals") == 0
     assert "subnormal" in capsys.readouterr().out
     saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
-    assert len(saved) == 2 * (len(OPTIMIZERS) - 1)  # SGD has no state
+    assert len(saved) == 2 * (len(RULES) - 1)  # SGD has no state
     assert all(len(r["times"]) == 4 for r in saved)
 
 
@@ -307,7 +308,7 @@ def test_durations_have_three_digits(seconds, text):
 
 def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
     some = ["limit", "zdlfast", "thinc", "NumPy, out=", "NumPy"]
-    monkeypatch.setattr(peers, "PEERS", {name: peer.PEERS[name] for name in some})
+    monkeypatch.setattr(peers, "PEERS", {name: libraries.PEERS[name] for name in some})
     assert bench(monkeypatch, tmp_path, "peers") == 0
     printed = capsys.readouterr().out
     if importlib.util.find_spec("thinc") is None:
@@ -326,7 +327,7 @@ def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, cap
 
 
 def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
-    ask = peers.Process.ask
+    ask = peers.Worker.ask
 
     def wrong(self, **command):
         answer = ask(self, **command)
@@ -335,16 +336,16 @@ def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, 
         return answer
 
     processes = []
-    init = peers.Process.__init__
+    init = peers.Worker.__init__
 
-    def remember(self, *args):
+    def remember(self, *args, **kwargs):
         processes.append(self)
-        init(self, *args)
+        init(self, *args, **kwargs)
 
     some = ["zdlfast", "NumPy", "NumPy, out="]
-    monkeypatch.setattr(peers, "PEERS", {name: peer.PEERS[name] for name in some})
-    monkeypatch.setattr(peers.Process, "ask", wrong)
-    monkeypatch.setattr(peers.Process, "__init__", remember)
+    monkeypatch.setattr(peers, "PEERS", {name: libraries.PEERS[name] for name in some})
+    monkeypatch.setattr(peers.Worker, "ask", wrong)
+    monkeypatch.setattr(peers.Worker, "__init__", remember)
     assert bench(monkeypatch, tmp_path, "peers") == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "NOT EQUAL NumPy, out=: 3,000 elements: weights differ by 0.0001" in printed
@@ -352,25 +353,25 @@ def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, 
     assert [len(r["times"]) for r in saved["results"][:2]] == [3, 2]
 
 
-@pytest.mark.parametrize("name", peer.PEERS)
+@pytest.mark.parametrize("name", libraries.PEERS)
 def test_every_installed_peer_takes_the_step_of_the_twin(name):
     if name in ("limit", "DeepSpeed CPUAdam"):  # the one is no optimizer, the other compiles
         pytest.skip("not here")
     module = {"JAX, optax": "optax"}.get(name, name.split(",")[0].lower())
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    process = peers.Process(name, 1)
+    process = peers.start(name, 1)
     try:
         weights = process.ask(do="prepare", elements=1000)["weights"]
-        assert process.seconds(2) > 0
+        assert peers.WorkerRun(process, "step").seconds(2) > 0
         assert process.ask(do="drop") == {}
     finally:
         process.end()
-    params, grads = ({"W": array} for array in peer.arrays(1000))
-    twin = zdlfast.reference.Adam(lr=peer.LR, eps=peer.EPS)
-    for _ in range(peer.CHECKED_STEPS):
+    params, grads = ({"W": array} for array in libraries.arrays(1000))
+    twin = zdlfast.reference.Adam(lr=libraries.LR, eps=libraries.EPS)
+    for _ in range(libraries.CHECKED_STEPS):
         twin.update(params, grads)
-    assert np.max(np.abs(params["W"] - weights)) < 0.01 * peer.LR
+    assert np.max(np.abs(params["W"] - weights)) < 0.01 * libraries.LR
 
 
 # ------------------------------------------------------------------ compare
@@ -489,7 +490,7 @@ def test_readme_leaves_the_documents_alone_if_a_job_fails(monkeypatch, tmp_path)
     document.write_text("<!-- from bench.txt -->\n```text\nold\n```\n", "utf-8")
     monkeypatch.setattr(readme, "DOCUMENTS", [document])
     monkeypatch.setattr(readme, "FIGURES", tmp_path / "none")
-    monkeypatch.setattr(peers, "PEERS", {n: peer.PEERS[n] for n in ("zdlfast", "NumPy")})
+    monkeypatch.setattr(peers, "PEERS", {n: libraries.PEERS[n] for n in ("zdlfast", "NumPy")})
     with monkeypatch.context() as patch:
         patch.setattr(zdlfast, "Momentum", OffByOneBit)
         assert bench(monkeypatch, tmp_path, "readme") == 1

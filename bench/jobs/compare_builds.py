@@ -86,10 +86,20 @@ class Result:
 def configure(parser: argparse.ArgumentParser) -> None:
     report.add_options(parser, "fewer samples (half a minute instead of 3)")
     parser.add_argument("old", metavar="OLD_PYTHON", help="the Python that has the earlier build")
-    parser.add_argument("new", metavar="NEW_PYTHON", nargs="?", default=sys.executable,
-                        help="the Python that has the later build (default: this one)")  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, metavar="N",
-                        help="threads of both builds, on as many CPUs (default: 1)")  # fmt: skip
+    parser.add_argument(
+        "new",
+        metavar="NEW_PYTHON",
+        nargs="?",
+        default=sys.executable,
+        help="the Python that has the later build (default: this one)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of both builds, on as many CPUs (default: 1)",
+    )
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
