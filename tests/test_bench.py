@@ -1,6 +1,7 @@
 """The benchmark: it runs, it saves what it says, and it fails loudly if a bit differs."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
-from bench import internals, libraries, report, updates
+from bench import allocator, internals, libraries, plots, report, updates, worker
 from bench.internals import RULES
 from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, training
 from bench.timing import Run, interleave, quartiles
@@ -35,6 +36,10 @@ def small(monkeypatch):
     monkeypatch.setattr(peers, "QUICK_SIZES", [1000, 3000])
     monkeypatch.setattr(peers, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(peers, "REST", 0.0)
+    monkeypatch.setattr(compare_builds, "QUICK_PAIRS", 2)
+    monkeypatch.setattr(compare_builds, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(compare_builds, "RULES", ["SGD"])
+    monkeypatch.setattr(compare_builds, "DTYPES", ["float32"])
 
 
 def bench(monkeypatch, folder, *args):
@@ -83,6 +88,12 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
         (name, size) for name in RULES for size in (10, 100)
     ]
     text = (folder / "bench.txt").read_text("utf-8")
+    assert saved["machine"]["allocator"] in text
+    ratios = [r["training_ratio"] for r in trainings]
+    gain = f"{report.ratio(min(ratios))} to {report.ratio(max(ratios))} times"
+    headline = text[: text.index("one update of one array")]
+    for words in (f"whole trainings {gain}", saved["machine"]["cpu"]):
+        assert words in " ".join(headline.split())
     assert "test" in text
     assert "of" in text
     assert saved["machine"]["cpu"] in text
@@ -145,6 +156,33 @@ def test_figures_are_saved_before_pictures_are_drawn(monkeypatch, tmp_path, caps
     assert bench(monkeypatch, tmp_path, "models") == 130
     assert json.loads((tmp_path / "models.json").read_text())["complete"] is True
     assert "784-50-100-10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "ascii"])
+def test_what_a_terminal_cannot_show_is_replaced(monkeypatch, tmp_path, encoding):
+    raw = io.BytesIO()
+    stdout = io.TextIOWrapper(raw, encoding, write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        assert bench(patch, tmp_path, "models") == 0
+    printed = raw.getvalue().decode(encoding)
+    assert " us " in printed  # for microseconds
+    assert "?" not in printed
+    assert " µs " in (tmp_path / "models.txt").read_text("utf-8")
+
+
+def test_all_is_saved_before_anything_is_shown(tmp_path):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    tables = [report.make_table("a table", ["µs"])]
+    pictures = {"picture.png": lambda path: path.write_bytes(PNG)}
+    console = report.Console(file=Closed())
+    with pytest.raises(BrokenPipeError):
+        report.publish(console, tmp_path, "job", tables, pictures, [], {}, True)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"job.json", "job.txt", "picture.png"}
 
 
 def test_a_folder_that_is_none_is_told_at_once(monkeypatch, tmp_path, capsys):
@@ -278,6 +316,38 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
 # ------------------------------------------------------------------ timing
 
 
+FAULTS = """
+import resource, sys
+sys.path.append(sys.argv[1])
+import numpy as np
+from bench import allocator
+kept = allocator.keep_memory()
+def temporaries():
+    for size in (50_000, 1_000_000, 10_000_000):
+        a = np.ones(size)
+        a + a * a
+temporaries()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+temporaries()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, sep=": ")
+"""
+
+
+@pytest.mark.skipif(allocator.keep_memory() != allocator.KEEPS, reason="not glibc")
+def test_temporary_arrays_cost_no_page_faults():
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", FAULTS, root], capture_output=True, text=True)
+    kept, faults = done.stdout.rsplit(": ", 1)
+    assert kept == allocator.KEEPS
+    assert int(faults) < 100
+
+
+def test_another_c_library_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert allocator.keep_memory() == allocator.DEFAULT
+    allocator.give_back()
+
+
 def test_runs_take_turns():
     calls = []
     runs = {name: Run(lambda name=name: calls.append(name)) for name in "AB"}
@@ -301,6 +371,29 @@ def test_what_comes_before_a_sample_is_not_timed():
 )  # fmt: skip
 def test_durations_have_three_digits(seconds, text):
     assert report.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "down", "up"),
+    [(2.999, "2.99", "3.00"), (2.3, "2.30", "2.30"), (9.999, "9.99", "10.00"),
+     (12.39, "12.3", "12.4"), (99.99, "99.9", "100.0"), (1234.5, "1234", "1235"),
+     (0.009, "0.00", "0.01"), (float("inf"), "inf", "inf")],
+)  # fmt: skip
+def test_no_ratio_is_rounded_in_our_favour(value, down, up):
+    assert report.ratio(value) == down
+    assert report.ratio(value, up=True) == up
+
+
+# ------------------------------------------------------------------ pictures
+
+
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [([], []), ([5.0], [5.0]), ([1.0, 3.0], [1.0, 3.0]), ([3.0, 3.0], [2.5, 3.5]),
+     ([9.0, 0.0, 0.5, 0.25], [9.0, -0.75, 1.25, 0.25]), ([0.0, 1.2, 1.2], [-0.2, 0.8, 1.8])],
+)  # fmt: skip
+def test_labels_are_moved_as_little_as_it_takes(values, places):
+    assert plots.spread(values, 1.0) == pytest.approx(places)
 
 
 # ------------------------------------------------------------------ peers
@@ -374,6 +467,80 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name):
     assert np.max(np.abs(params["W"] - weights)) < 0.01 * libraries.LR
 
 
+# ------------------------------------------------------------------ compare builds
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    """Three small kinds of update."""
+    some = [compare_builds.ONE, compare_builds.THOUSAND, "first, 10 arrays of 100"]
+    found = {name: compare_builds.KINDS[name] for name in some}
+    monkeypatch.setattr(compare_builds, "KINDS", found)
+    return found
+
+
+def test_builds_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys, kinds):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert bench(monkeypatch, tmp_path, "compare-builds", sys.executable) == 0
+    printed = capsys.readouterr().out
+    assert "All values: equal bit for bit." in printed
+    assert "an array, SGD float32" in printed
+    assert "…" not in printed
+    saved = json.loads((tmp_path / "compare-builds.json").read_text())
+    assert [r["case"]["name"] for r in saved["results"]] == list(kinds)
+    for result in saved["results"]:
+        assert len(result["ratios"]) == 2
+        assert result["times"].keys() == {"old", "new", "old, np.add", "new, np.add"}
+    origins = {build["origin"] for build in saved["settings"]["builds"].values()}
+    assert origins == {zdlfast.__file__}
+
+
+def test_builds_whose_values_differ_are_told(monkeypatch, tmp_path, capsys, kinds):
+    ask, asked = worker.Worker.ask, []
+
+    def wrong(self, **command):
+        answer = ask(self, **command)
+        asked.append(command)
+        return {**answer, "values": str(len(asked))} if "values" in answer else answer
+
+    monkeypatch.setattr(worker.Worker, "ask", wrong)
+    assert bench(monkeypatch, tmp_path, "compare-builds", sys.executable) == 1
+    printed = capsys.readouterr().out
+    assert f"NOT EQUAL SGD float32 {compare_builds.ONE}: the two builds' values differ" in printed
+    assert not any(command["do"] == "time" for command in asked)
+
+
+def test_a_build_that_fails_is_told(monkeypatch, tmp_path, capsys):
+    some = {"no such kind": compare_builds.KINDS[compare_builds.ONE]}
+    monkeypatch.setattr(compare_builds, "KINDS", some)
+    assert bench(monkeypatch, tmp_path, "compare-builds", sys.executable) == 1
+    printed = capsys.readouterr().out
+    assert "NOT EQUAL SGD float32 no such kind: old: KeyError: 'no such kind'" in printed
+    assert bench(monkeypatch, tmp_path, "compare-builds", str(tmp_path / "python")) == 2
+
+
+@pytest.mark.parametrize("name", compare_builds.KINDS)
+def test_every_kind_of_update_is_one_that_can_be_timed(name):
+    from bench import build_cases
+
+    if "10,000,000" in name:
+        pytest.skip("too large for a test")
+    command = {"kind": name, "rule": "Adam", "dtype": "float64"}
+    runs, about = build_cases.prepare(command, "here")
+    again = build_cases.prepare(command, "here")[1]
+    assert about == again
+    assert all(run.seconds(2) > 0 for run in runs.values())
+
+
+def test_what_moved_moved_in_all_pairs():
+    def moved(*ratios):
+        return compare_builds.Result("kind", "SGD", "float32", ratios=list(ratios)).moved
+
+    assert moved(0.9, 0.8) == "faster"
+    assert moved(1.1, 1.2) == "slower"
+    assert moved(0.9, 1.1) == ""
+
+
 # ------------------------------------------------------------------ compare
 
 
@@ -437,12 +604,25 @@ def test_compare_reads_what_the_jobs_save(monkeypatch, tmp_path, capsys):
     assert "…" not in printed
 
 
+def test_compare_names_the_time_that_is_none(monkeypatch, tmp_path, capsys):
+    good = figures(tmp_path / "good.json", {"x": [1.0]})
+    for value in (0.0, float("inf")):
+        bad = figures(tmp_path / "bad.json", {"x": [1.0], "y": [1.0, value]})
+        monkeypatch.setenv("COLUMNS", "300")
+        assert run_compare(monkeypatch, good, bad) == 2
+        text = f"Adam float32 y zdlfast: {value}, expected a positive, finite time"
+        assert text in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "content",
     [None, "no JSON", "[]", "{}", '{"machine": null, "results": []}', "[" * 100_000,
      '{"machine": {}, "results": [{}]}', '{"machine": {}, "results": [{"case": {}, "times": 1}]}',
      '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": []}}}]}',
-     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [0]}}}]}'],
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [0]}}}]}',
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [1e999]}}}]}',
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [NaN]}}}]}',
+     f'{{"machine": {{}}, "results": [{{"case": {{}}, "times": {{"x": {{"samples": [{10**400}]}}}}}}]}}'],
 )  # fmt: skip
 def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, content):
     good = figures(tmp_path / "good.json", {"x": [1.0]})
