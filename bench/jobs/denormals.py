@@ -54,7 +54,7 @@ class Result:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    report.add_options(parser, "fewer samples (about 5 seconds)")
+    report.add_options(parser, "fewer samples (a tenth of the time)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:

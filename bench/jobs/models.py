@@ -102,7 +102,7 @@ def make_cases(quick: bool) -> list[Case]:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    report.add_options(parser, "no network larger than CBOW (about 10 seconds)")
+    report.add_options(parser, "no network larger than CBOW (a tenth of the time)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
