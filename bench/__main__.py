@@ -20,8 +20,8 @@ PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals
 
 
 def main() -> int:
-    options = make_parser().parse_args()
     report.replace_unprintable()
+    options = make_parser().parse_args()
     allocator.keep_memory()
     console = Console(highlight=False)
     try:

@@ -66,24 +66,25 @@ def byte_swapped(draw: Draw) -> Dicts:
 
 
 NET = ((784, 50), (50,), (50, 100), (100,), (100, 10), (10,))  # the book's
-ONE, THOUSAND = "1 array of 1", "1,000 arrays of 10"
+ONE, THOUSAND = "1 × 1", "1,000 × 10"
+# How many arrays of how many elements; the scalar is one of them, odd because it is no array.
 KINDS: dict[str, Kind] = {
     "784-50-100-10": Kind(plain(*NET)),
     ONE: Kind(plain((1,))),
-    "1 array of 1,000": Kind(plain((1_000,))),
-    "1 array of 100,000": Kind(plain((100_000,))),
-    "1 array of 10,000,000": Kind(plain((10_000_000,))),
+    "1 × 1,000": Kind(plain((1_000,))),
+    "1 × 100,000": Kind(plain((100_000,))),
+    "1 × 10,000,000": Kind(plain((10_000_000,))),
     THOUSAND: Kind(plain(*[(10,)] * 1000)),
-    "strided gradient, 100,000": Kind(strided),
-    "byte-swapped, 100,000": Kind(byte_swapped),
-    "10 arrays of 100": Kind(plain(*[(100,)] * 10)),
-    "  with a NumPy scalar": Kind(odd(10, 100)),
-    "1,000 arrays of 100": Kind(plain(*[(100,)] * 1000)),
-    "  and a NumPy scalar": Kind(odd(1000, 100)),
+    "strided 100,000": Kind(strided),
+    "byte-swapped 100,000": Kind(byte_swapped),
+    "10 × 100": Kind(plain(*[(100,)] * 10)),
+    "10 × 100 + scalar": Kind(odd(10, 100)),
+    "1,000 × 100": Kind(plain(*[(100,)] * 1000)),
+    "1,000 × 100 + scalar": Kind(odd(1000, 100)),
     "2 Python floats": Kind(lambda draw: ({"x": -7.0, "y": 2.0}, {"x": -0.7, "y": 4.0}),
                             dtypes=("float64",)),
-    "first, 784-50-100-10": Kind(plain(*NET), first=True),
-    "first, 10 arrays of 100": Kind(plain(*[(100,)] * 10), first=True),
+    "first 784-50-100-10": Kind(plain(*NET), first=True),
+    "first 10 × 100": Kind(plain(*[(100,)] * 10), first=True),
 }  # fmt: skip
 
 

@@ -33,9 +33,18 @@ def grid(
 def set_title(figure: Figure, title: str) -> None:
     """The title of a picture, and the machine that it was measured on."""
     about = report.machine()
-    figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=14, fontweight="bold")
-    figure.text(0.01, 0.99, f"\n{about['cpu']}, {about['zdlfast']['simd']}", ha="left", va="top",
-                fontsize=11, color="0.35", linespacing=2.2)  # fmt: skip
+    machine = f"{about['cpu']}, {about['zdlfast']['simd']}"
+    # The title keeps the place for both lines.
+    place: dict[str, Any] = {
+        "xycoords": "figure fraction",
+        "textcoords": "offset points",
+        "va": "top",
+    }
+    figure.suptitle(
+        f"{title}\n", x=0.01, ha="left", fontsize=14, fontweight="bold", linespacing=1.5
+    )
+    line = figure.axes[0].annotate(machine, (0.01, 1), (0, -25), color="0.35", **place)
+    line.set(fontsize=11, in_layout=False)
 
 
 def over_size(ax: Axes) -> None:

@@ -18,7 +18,7 @@ from bench import __main__ as command
 from bench import allocator, internals, libraries, plots, report, updates, worker
 from bench.internals import RULES
 from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, training
-from bench.timing import Run, interleave, quartiles
+from bench.timing import Run, interleave
 
 PNG = b"\x89PNG"
 
@@ -473,7 +473,7 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name):
 @pytest.fixture
 def kinds(monkeypatch):
     """Three small kinds of update."""
-    some = [compare_builds.ONE, compare_builds.THOUSAND, "first, 10 arrays of 100"]
+    some = [compare_builds.ONE, compare_builds.THOUSAND, "first 10 × 100"]
     found = {name: compare_builds.KINDS[name] for name in some}
     monkeypatch.setattr(compare_builds, "KINDS", found)
     return found
@@ -547,7 +547,7 @@ def test_what_moved_moved_in_all_pairs():
 def figures(path, samples, cpu="a CPU"):
     results = [
         {"case": {"rule": "Adam", "dtype": "float32", "name": name},
-         "times": {"zdlfast": {"quartiles": quartiles(times), "samples": times}}}
+         "times": {"zdlfast": {"samples": times}}}
         for name, times in samples.items()
     ]  # fmt: skip
     path.write_text(json.dumps({"machine": {"cpu": cpu}, "results": results}))

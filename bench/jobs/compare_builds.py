@@ -36,9 +36,10 @@ columns of the table:
   moved     'faster' or 'slower' where all pairs agree, so by chance in one case of 64 (of 4 with
             --quick)
 
-A case whose name starts with 'first' times the first update of a new optimizer. The last table
-has what a call and each further array cost, from the updates of 1 and of 1,000 small arrays, in
-units of np.add.
+'10 × 100' are 10 arrays of 100 elements; '+ scalar': one of them is a NumPy scalar instead;
+'strided': the gradient is a transposed view; 'first': each is the first update of a new optimizer.
+The last table has what a call and each further array cost, from the updates of 1 and of 1,000
+small arrays, in units of np.add.
 
 files in DIR:
   compare-builds.json   machine, both builds, quartiles and every sample
@@ -75,7 +76,7 @@ class Result:
 
     def record(self) -> dict[str, Any]:
         return {
-            "case": {"rule": self.rule, "dtype": self.dtype, "name": self.kind.strip()},
+            "case": {"rule": self.rule, "dtype": self.dtype, "name": self.kind},
             "equal": not self.problems,
             "differences": self.problems,
             "ratios": self.ratios,

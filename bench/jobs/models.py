@@ -126,14 +126,14 @@ def draw(path: Path, results: list[Result], title: str) -> None:
             ratios = [r.ratio(count) for count in counts]
             ax.plot([1, max(ratios)], [i, i], color="0.85", linewidth=2, zorder=1)
             label = f"{report.ratio(ratios[-1])}×"
-            at = (max(ratios), i)
-            ax.annotate(label, at, (8, 0), textcoords="offset points", va="center", fontsize=10)
+            ax.annotate(label, (max(ratios), i), (8, 0), textcoords="offset points",
+                        va="center", fontsize=10, color=BLUE)  # fmt: skip
         for count, color in zip(counts, (LIGHT, BLUE)[-len(counts) :], strict=True):
             x = [r.ratio(count) for r in of_model]
             ax.plot(x, rows, "o", color=color, markersize=8, label=f"{report.threads(count)}")
         case = of_model[0].case
         heading = f"{name}: {case.elements:,} parameters, {len(case.shapes)} arrays"
-        ax.set_title(heading, fontsize=11, loc="left")
+        ax.set_title(heading, fontsize=11, loc="left", x=-0.42)
         labels = [f"{r.case.rule}  {report.duration(r.median(NUMPY))}" for r in of_model]
         ax.set_yticks(rows, labels, fontsize=10)
         ax.invert_yaxis()
@@ -141,8 +141,9 @@ def draw(path: Path, results: list[Result], title: str) -> None:
         ax.grid(axis="x", alpha=0.25)
         ax.spines["left"].set_visible(False)
         ax.tick_params(left=False)
-    figure.supxlabel("times faster than NumPy (orange; its time stands beside each name)")
+    figure.supxlabel("times faster than NumPy, whose time stands beside each name",
+                     fontsize=11, x=0.35)  # fmt: skip
     plots.set_title(figure, title)
     handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(*handles, loc="outside lower right", ncols=2, frameon=False)
     figure.savefig(path)

@@ -212,8 +212,8 @@ def table(results: list[Result], title: str) -> Table:
     about = report.machine()
     caption = (
         f"on {about['cpu']}, {about['zdlfast']['simd']}:\n"
-        f"updates {_from_to([r.update_ratio for r in results])} times as fast as NumPy's, "
-        f"whole trainings {_from_to([r.training_ratio for r in results])} times"
+        f"updates {_from_to([r.update_ratio for r in results])} times as fast as NumPy's,\n"
+        f"whole trainings {_from_to([r.training_ratio for r in results])} times\n"
     )
     made = report.make_table(
         title,
@@ -338,8 +338,8 @@ def draw_ratios(path: Path, results: list[Result], title: str) -> None:
     highest = max(r.update_ratio for r in results)
     plots.ratio_axis(ax, "x", (0.9, 1.3 * highest))
     ax.grid(axis="x", alpha=0.25)
-    ax.set_xlabel("times faster than NumPy, which is the line at 1×")
+    figure.supxlabel("times faster than NumPy", fontsize=11, x=0.35)
     plots.set_title(figure, title)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2,
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower right", ncols=2,
                   frameon=False)  # fmt: skip
     figure.savefig(path)
