@@ -82,16 +82,17 @@ DURATIONS = FuncFormatter(lambda value, _: _short(value))
 
 
 def spread(values: list[float], apart: float) -> list[float]:
-    """The values, moved as little as it takes to have them so far apart: places of labels."""
+    """Values from 0 on, moved as little as it takes to have them so far apart: label places."""
     order = np.argsort(values, kind="stable")
-    groups: list[list[float]] = []  # of labels that touch: their middle and their number
+    groups: list[tuple[float, int]] = []  # of labels that touch: their middle and their number
     for i in order:
-        groups.append([values[i], 1])
+        groups.append((values[i], 1))
         while len(groups) > 1:
             (low, n), (high, m) = groups[-2:]
             if high - low >= apart * (n + m) / 2:
                 break
-            groups[-2:] = [[(low * n + high * m) / (n + m), n + m]]
-    places = [middle + apart * (k - (n - 1) / 2) for middle, n in groups for k in range(int(n))]
+            middle = (low * n + high * m) / (n + m)
+            groups[-2:] = [(max(middle, apart * (n + m - 1) / 2), n + m)]
+    places = [middle + apart * (k - (n - 1) / 2) for middle, n in groups for k in range(n)]
     found = dict(zip(order.tolist(), places, strict=True))
     return [found[i] for i in range(len(values))]

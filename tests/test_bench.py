@@ -390,7 +390,7 @@ def test_no_ratio_is_rounded_in_our_favour(value, down, up):
 @pytest.mark.parametrize(
     ("values", "places"),
     [([], []), ([5.0], [5.0]), ([1.0, 3.0], [1.0, 3.0]), ([3.0, 3.0], [2.5, 3.5]),
-     ([9.0, 0.0, 0.5, 0.25], [9.0, -0.75, 1.25, 0.25]), ([0.0, 1.2, 1.2], [-0.2, 0.8, 1.8])],
+     ([9.0, 4.0, 4.5, 4.25], [9.0, 3.25, 5.25, 4.25]), ([0.5, 1.2, 1.3], [0.0, 1.0, 2.0])],
 )  # fmt: skip
 def test_labels_are_moved_as_little_as_it_takes(values, places):
     assert plots.spread(values, 1.0) == pytest.approx(places)

@@ -137,7 +137,7 @@ def draw(path: Path, results: list[Result], title: str) -> None:
         labels = [f"{r.case.rule}  {report.duration(r.median(NUMPY))}" for r in of_model]
         ax.set_yticks(rows, labels, fontsize=10)
         ax.invert_yaxis()
-        plots.ratio_axis(ax, "x", (0.9, 1.5 * highest))
+        plots.ratio_axis(ax, "x", (0.9, 1.7 * highest))
         ax.grid(axis="x", alpha=0.25)
         ax.spines["left"].set_visible(False)
         ax.tick_params(left=False)

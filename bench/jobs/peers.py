@@ -54,20 +54,20 @@ ARRAYS = 8
 # After a step, OpenMP's threads look out for another one for some milliseconds, and would
 # disturb the next process.
 REST = 0.01
-# The lines of the picture: implementations of one library share a colour.
-COLORS = {
-    LIMIT: "black",
-    OURS: BLUE,
-    "DeepSpeed CPUAdam": "#2a9d8f",
-    "torch, fused": "#d1495b",
-    "torch, foreach": "#d1495b",
-    "torch, for-loop": "#d1495b",
-    "numba": "#7b4fc9",
-    "JAX, optax": "#9a6b00",
-    "numexpr": "#5d7f1e",
-    "thinc": "#b5157a",
-    "NumPy, out=": ORANGE,
-    "NumPy": ORANGE,
+# Colour and stroke of the picture's lines: implementations of one library share a colour.
+LINES = {
+    LIMIT: ("0.45", "--"),
+    OURS: (BLUE, "-"),
+    "DeepSpeed CPUAdam": ("#2a9d8f", "-"),
+    "torch, fused": ("#d1495b", "-"),
+    "torch, foreach": ("#d1495b", "--"),
+    "torch, for-loop": ("#d1495b", ":"),
+    "numba": ("#7b4fc9", "-"),
+    "JAX, optax": ("#9a6b00", "-"),
+    "numexpr": ("#5d7f1e", "-"),
+    "thinc": ("#b5157a", "-"),
+    "NumPy, out=": (ORANGE, "--"),
+    "NumPy": (ORANGE, "-"),
 }
 
 
@@ -229,24 +229,28 @@ def draw(path: Path, results: list[Result]) -> None:
     counts = list(dict.fromkeys(r.threads for r in results))
     figure, axes = plots.grid(len(counts), 1, (10, 4.6), share=True)
     everyone = [r.ratio(name) for r in results for name in r.times]
-    limits = (0.8 * min(everyone), 1.2 * max(everyone))
+    limits = (0.6 * min(everyone), 1.2 * max(everyone))
     for ax, count in zip(axes.flat, counts, strict=True):
         of_count = [r for r in results if r.threads == count]
         ends: dict[str, tuple[float, float]] = {}
-        for name in (name for name in COLORS if name in of_count[-1].times):
+        for name in (name for name in LINES if name in of_count[-1].times):
             points = [(r.elements, r.ratio(name)) for r in of_count if name in r.times]
-            wide, dashed = name == OURS, name == LIMIT
-            ax.plot(*zip(*points, strict=True), color=COLORS[name], linewidth=3 if wide else 1.6,
-                    linestyle="--" if dashed else "-", marker=None if dashed else "o",
-                    markersize=4, zorder=3 if wide else 2)  # fmt: skip
+            color, stroke = LINES[name]
+            width, marker = (3.5, "o") if name == OURS else (1.8, "" if name == LIMIT else "o")
+            ax.plot(*zip(*points, strict=True), color=color, linestyle=stroke, linewidth=width,
+                    marker=marker, markersize=4)  # fmt: skip
             ends[name] = points[-1]
+        for r in of_count:
+            ax.annotate(report.duration(r.median(OURS)), (r.elements, 0.015),
+                        xycoords=("data", "axes fraction"), ha="center", fontsize=10,
+                        color=BLUE)  # fmt: skip
         plots.over_size(ax)
         plots.ratio_axis(ax, "y", limits)
         _label_ends(ax, ends)
         ax.set_title(report.threads(count), fontsize=12, loc="left")
     axes[-1, 0].set_xlabel("elements")
-    figure.supylabel("time of one step, in zdlfast's", fontsize=12)
-    plots.set_title(figure, "Adam, float32: one step on one array, in multiples of zdlfast's time")
+    figure.supylabel("in multiples of zdlfast's time (blue numbers)", fontsize=12)
+    plots.set_title(figure, "Adam, float32: one step on one array")
     figure.savefig(path)
 
 
@@ -254,16 +258,11 @@ def _label_ends(ax: Axes, ends: dict[str, tuple[float, float]]) -> None:
     """Write each line's name behind its last point, none over another."""
     low, high = np.log(ax.get_ylim())
     places = [float((np.log(ratio) - low) / (high - low)) for _, ratio in ends.values()]
-    for (name, (_, ratio)), place in zip(ends.items(), plots.spread(places, 0.066), strict=True):
-        text = {LIMIT: "streaming limit", OURS: OURS}.get(name, f"{name}  {report.ratio(ratio)}×")
-        ax.annotate(
-            text,
-            (ends[name][0], ratio),
-            (1.05, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=11,
-            fontweight="bold" if name == OURS else "normal",
-            color=COLORS[name],
-            arrowprops={"arrowstyle": "-", "color": COLORS[name], "alpha": 0.5, "shrinkB": 4},
-        )
+    for (name, end), place in zip(ends.items(), plots.spread(places, 0.066), strict=True):
+        text = {LIMIT: "streaming limit", OURS: OURS}.get(name, f"{name}  {report.ratio(end[1])}×")
+        color, _ = LINES[name]
+        label = ax.annotate(text, end, (1.06, place), textcoords="axes fraction", va="center",
+                            fontsize=11, color=color,
+                            arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5,
+                                        "shrinkB": 4, "relpos": (0, 0.5)})  # fmt: skip
+        label.set_fontweight("bold" if name == OURS else "normal")

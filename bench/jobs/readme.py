@@ -33,9 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    status: int
     for job in options.published:
-        if status := job(options, console):
+        status: int = job(options, console)
+        if status:
             return status
     for document in DOCUMENTS:
         document.write_text(paste(document.read_text("utf-8"), options.out), "utf-8")
