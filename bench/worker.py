@@ -64,17 +64,20 @@ def serve(prepare: Prepare, threads: int) -> None:
 
 
 class Worker:
-    """A process that serves (a module's function `serve`, which calls the one above)."""
+    """A process that serves (a module's function `serve`, which calls the one above).
+
+    What it has to say beside its answers is shown if it is not `quiet`.
+    """
 
     def __init__(
-        self, python: str, module: str, *args: str, env: Mapping[str, str] | None = None
+        self, python: str, module: str, *args: str, env: Mapping[str, str], quiet: bool = False
     ) -> None:
         self._process = subprocess.Popen(
             [python, "-P", "-c", START, module, *args],
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if quiet else None,
             text=True,
         )
 

@@ -3,8 +3,10 @@
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
+import venv
 from math import prod
 from pathlib import Path
 
@@ -517,6 +519,16 @@ def test_a_build_that_fails_is_told(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "NOT EQUAL SGD float32 no such kind: old: KeyError: 'no such kind'" in printed
     assert bench(monkeypatch, tmp_path, "compare-builds", str(tmp_path / "python")) == 2
+
+
+def test_a_python_without_zdlfast_is_told(monkeypatch, tmp_path, capfd, kinds):
+    bare = tmp_path / "bare"
+    venv.create(bare, symlinks=os.name != "nt")
+    python = bare / ("Scripts" if os.name == "nt" else "bin") / "python"
+    assert bench(monkeypatch, tmp_path, "compare-builds", str(python)) == 1
+    out, err = capfd.readouterr()
+    assert "old: its process ended with status 1" in out
+    assert "ModuleNotFoundError" in err
 
 
 @pytest.mark.parametrize("name", compare_builds.KINDS)

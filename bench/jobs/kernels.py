@@ -47,7 +47,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 def draw(path: Path, results: list[updates.Result], title: str) -> None:
     """The time of one update over the size of the array, for every optimizer."""
     rules = list(dict.fromkeys(r.case.rule for r in results))
-    figure, axes = plots.grid(len(rules), 3, (13, 4.3), share=True)
+    figure, axes = plots.grid(len(rules), 3, (10, 3.1), share=True)
     most = updates.thread_counts()[-1]
     lines: dict[str, dict[str, Any]] = {
         NUMPY: {"color": ORANGE, "marker": "h"},
@@ -61,12 +61,14 @@ def draw(path: Path, results: list[updates.Result], title: str) -> None:
         for name, style in lines.items():
             label = f"streaming {name}" if name == limit(most) else name
             ax.plot(elements, [r.median(name) for r in of_rule], label=label, **style)
-        ax.set_title(rule, fontsize=12)
+        ax.set_title(rule, fontsize=12, loc="left")
         plots.over_size(ax)
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(plots.DURATIONS)
-    figure.supxlabel("elements")
-    figure.supylabel("time of one update")
+    for ax in axes[-1]:
+        ax.set_xlabel("elements", fontsize=11)
+    figure.supylabel("time of one update", fontsize=11)
     plots.set_title(figure, title)
-    axes[0, 0].legend(loc="upper left", fontsize=10)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=11)
     figure.savefig(path)

@@ -81,7 +81,7 @@ def start(name: str, threads: int) -> Worker:
     env["OMP_PROC_BIND"] = "true"
     # DeepSpeed finds its compiler's helper, ninja, beside Python.
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return Worker(sys.executable, "bench.libraries", name, count, env=env)
+    return Worker(sys.executable, "bench.libraries", name, count, env=env, quiet=True)
 
 
 @dataclass
