@@ -7,23 +7,22 @@ from types import ModuleType
 
 from rich.console import Console
 
-from bench import compare, denormals, kernels, models, peers, readme, training
-from bench.report import INTERRUPTED
+from bench import allocator, report
+from bench.jobs import compare, compare_builds, denormals, kernels, models, peers, readme, training
 
 # The jobs beside the main one, which is the training with a short table of the kernels.
 JOBS: dict[str, ModuleType] = {
-    "training": training,
-    "kernels": kernels,
-    "models": models,
-    "peers": peers,
-    "denormals": denormals,
-    "compare": compare,
-    "readme": readme,
+    module.__name__.rpartition(".")[2].replace("_", "-"): module
+    for module in (training, kernels, models, peers, denormals, compare, compare_builds, readme)
 }
+# Those whose figures are in the documents.
+PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals.main]
 
 
 def main() -> int:
+    report.replace_unprintable()
     options = make_parser().parse_args()
+    allocator.keep_memory()
     console = Console(highlight=False)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -34,7 +33,7 @@ def main() -> int:
         console.print("error:", error, style="bold red", markup=False)
         return 2
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return report.INTERRUPTED
     return status
 
 
@@ -49,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     # Of all jobs: an option may stand before the job's name or after it.
     parser.set_defaults(main=training.main_job, quick=False, out=Path("bench-results"))
-    parser.set_defaults(dtype="float64")
+    parser.set_defaults(dtype="float64", published=PUBLISHED)
     training.configure(parser)
     jobs = parser.add_subparsers(title="jobs", metavar="JOB")
     for name, module in JOBS.items():

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from bench import internals
+
 
 def differences(numpy: Any, fast: Any, numpy_params: Any, fast_params: Any) -> list[str]:
     """What differs between two optimizers' weights and state: nothing, if all is well.
@@ -16,7 +18,7 @@ def differences(numpy: Any, fast: Any, numpy_params: Any, fast_params: Any) -> l
         What they updated.
     """
     pairs = {f"weights {key}": (value, fast_params[key]) for key, value in numpy_params.items()}
-    for slot in type(numpy)._slots:
+    for slot in internals.slots(type(numpy).__name__):
         for key, value in getattr(numpy, slot).items():
             pairs[f"state {slot}[{key!r}]"] = (value, getattr(fast, slot)[key])
     found = []

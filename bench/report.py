@@ -1,11 +1,14 @@
 """What every job leaves behind: progress on the screen, tables, and all figures as JSON."""
 
 import argparse
+import codecs
 import json
 import platform
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +20,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import zdlfast
+from bench import allocator
 from bench.timing import quartiles
 
 T = TypeVar("T")
 #: Tells the progress bar what comes next.
 Step = Callable[[str], None]
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
+# What may stand for a character that an output cannot show.
+SIMILAR = {"µ": "u", "×": "x", "…": "...", "–": "-"}
+
+
+def replace_unprintable() -> None:
+    """Let no character that the terminal's encoding lacks end a run, and its figures."""
+
+    def similar(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        bad = error.object[error.start : error.end]
+        return "".join(SIMILAR.get(character, "?") for character in bad), error.end
+
+    codecs.register_error("similar", similar)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not what a test or a notebook puts there
+            stream.reconfigure(errors="similar")
 
 
 def collect(
@@ -75,12 +96,15 @@ def add_options(parser: argparse.ArgumentParser, quick: str) -> None:
     )
 
 
-def make_table(title: str, columns: list[str]) -> Table:
+def make_table(title: str, columns: list[str], caption: str | None = None) -> Table:
     """A table for a terminal of 80 columns; the first column is text, all others figures."""
     table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
+        caption=caption,
+        caption_justify="left",
+        caption_style="",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -103,8 +127,16 @@ def duration(seconds: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-def ratio(value: float) -> str:
-    return f"{value:.{2 if value < 9.95 else 1 if value < 99.5 else 0}f}"
+def ratio(value: float, up: bool = False) -> str:
+    """Three digits, rounded down; `up` where a smaller one would be better for zdlfast.
+
+    So no ratio is rounded in favour of what is presented here.
+    """
+    if not np.isfinite(value):
+        return f"{value}"
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    rounding = ROUND_CEILING if up else ROUND_FLOOR
+    return str(Decimal(repr(value)).quantize(Decimal(1).scaleb(-digits), rounding))
 
 
 def machine() -> dict[str, Any]:
@@ -116,15 +148,31 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "zdlfast": zdlfast.build_info(),
+        "allocator": allocator.keep_memory(),
     }
 
 
 def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    if found := re.search(r"model name\s*:\s*(.+)", text):
-        return found[1].strip()
-    return platform.processor() or platform.machine()
+    """The CPU's name, and the numbers that tell its generation where the name does not."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    found = dict(re.findall(r"(model name|cpu family|model|stepping)\s*:\s*(.+)", text))
+    if "model name" not in found:
+        return platform.processor() or platform.machine()
+    name = found.pop("model name")
+    numbers = [f"{word.removeprefix('cpu ')} {number}" for word, number in found.items()]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
+def machine_lines(about: dict[str, Any]) -> list[str]:
+    """What a reader has to know of a machine to compare figures with his own."""
+    info = about["zdlfast"]
+    return [
+        f"on {about['cpu']}, {info['simd']}, {threads(info['threads'])},",
+        f"NumPy {about['numpy']}, Python {about['python']}; {about['allocator']}",
+    ]
 
 
 def _caches() -> dict[str, str]:
@@ -162,12 +210,12 @@ def publish(
     out: Path,
     job: str,
     tables: list[Table],
-    pictures: dict[str, Callable[[Path], None]],
+    pictures: Mapping[str, Callable[[Path], None]],
     results: list[dict[str, Any]],
     settings: dict[str, Any],
     complete: bool,
 ) -> None:
-    """Show the tables, and save them and all figures.
+    """Save all figures, the tables and the pictures; then show the tables.
 
     Parameters
     ----------
@@ -180,10 +228,10 @@ def publish(
     tables : list of rich.table.Table
         What to show.
     pictures : dict of callable
-        What draws each file. They are drawn last, when all figures are safe.
+        What draws each file. They are drawn when all figures are safe.
     results : list of dict
         Each with its ``case`` and its ``times`` as `times_record` gives them, by which
-        `bench.compare` finds them again.
+        the job ``compare`` finds them again.
     settings : dict
         What the job was told.
     complete : bool
@@ -198,21 +246,17 @@ def publish(
         "settings": settings,
         "results": results,
     }
-    for table in tables:
-        console.print(table)
-    (out / f"{job}.json").write_text(json.dumps(content, indent=1) + "\n")
-    info = about["zdlfast"]
-    lines = [
-        f"on {about['cpu']}, {info['simd']}, {threads(info['threads'])},",
-        f"NumPy {about['numpy']}, Python {about['python']}",
-    ]
+    (out / f"{job}.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    lines = machine_lines(about)
     if "versions" in settings:
         lines.append(", ".join(f"{name} {text}" for name, text in settings["versions"].items()))
-    console.print(*lines, sep="\n", markup=False)
     with (out / f"{job}.txt").open("w", encoding="utf-8") as file:
         Console(file=file, width=100).print(*tables, *lines, sep="\n", markup=False)
-    for file_name, draw in pictures.items():
-        draw(out / file_name)
+    try:
+        for file_name, draw in pictures.items():
+            draw(out / file_name)
+    finally:
+        console.print(*tables, *lines, sep="\n", markup=False)
     files = ", ".join([f"{job}.json", f"{job}.txt", *pictures])
     console.print(f"saved in {out}: {files}", markup=False)
 

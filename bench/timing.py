@@ -11,6 +11,7 @@ import numpy as np
 # A sample is as many calls as take about this long, in seconds; a call that takes longer is
 # a sample by itself.
 SAMPLE = 2e-3
+MOST_REPEATS = 1000
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 41
 
 
@@ -77,7 +78,7 @@ def interleave(runs: Mapping[str, Timed], seconds: float) -> dict[str, list[floa
 
 def repeats_for(seconds: float) -> int:
     """How many calls of this length make up a sample."""
-    return max(1, min(1000, int(SAMPLE / seconds)))
+    return max(1, min(MOST_REPEATS, int(SAMPLE / seconds)))
 
 
 def rounds_for(one: float, seconds: float) -> int:

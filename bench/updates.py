@@ -14,12 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 import zdlfast
-from bench import report
+from bench import allocator, internals, report
 from bench.equality import differences
 from bench.timing import Run, interleave, median
 from zdlfast import reference
-from zdlfast._contract import zeros_like
-from zdlfast._engine import Kernel
 
 NUMPY = "NumPy"
 SEED = 8
@@ -51,7 +49,7 @@ class Case:
 
     @property
     def slots(self) -> int:
-        return len(getattr(reference, self.rule)._slots)
+        return len(internals.slots(self.rule))
 
     @property
     def bytes_moved(self) -> int:
@@ -95,22 +93,6 @@ class Result:
         return self.case.bytes_moved / self.median(fast(threads))
 
 
-class Stream:
-    """Moves as many arrays as an optimizer, with next to no arithmetic: the machine's limit."""
-
-    nonfinite = "propagate"
-
-    def __init__(self, slots: int, params: dict[str, np.ndarray]) -> None:
-        names = tuple(f"s{i}" for i in range(slots))
-        for name in names:
-            setattr(self, name, {key: zeros_like(value) for key, value in params.items()})
-        self._kernel = Kernel(f"stream_{slots}", (), names)
-
-    def update(self, params: dict[str, np.ndarray], grads: dict[str, np.ndarray]) -> None:
-        if not self._kernel.update(self, params, grads):
-            raise RuntimeError("the kernels do not take these arrays")
-
-
 def thread_counts() -> list[int]:
     """One thread, and all."""
     return sorted({1, zdlfast.get_num_threads()})
@@ -118,6 +100,7 @@ def thread_counts() -> list[int]:
 
 def shortage(case: Case) -> str | None:
     """Why there is not enough memory for a case, if so."""
+    allocator.give_back()
     free = psutil.virtual_memory().available
     if case.bytes_needed < 0.9 * free:
         return None
@@ -144,9 +127,9 @@ def measure(case: Case, seconds: float) -> Result:
             ours.update(params, grads)
     if found := differences(numpy, ours, copy, params):
         return Result(case, differences=found)
-    stream = Stream(case.slots, params)
+    stream = internals.Stream(case.slots, params)
     # The arrays of the limit are their own: it must not disturb the numbers of the others.
-    streamed = {key: zeros_like(value) for key, value in params.items()}
+    streamed = {key: np.zeros_like(value) for key, value in params.items()}
     stream.update(streamed, grads)
     runs = {NUMPY: Run(partial(numpy.update, copy, grads))}
     for count in counts:
@@ -182,6 +165,16 @@ def record(result: Result) -> dict[str, Any]:
     }
 
 
+def one_array(sizes: list[int], dtypes: list[str]) -> list[Case]:
+    """Every rule on one array of each size."""
+    return [
+        Case(f"{size:,}", rule, dtype, ((size,),))
+        for dtype in dtypes
+        for rule in internals.RULES
+        for size in sizes
+    ]
+
+
 COLUMNS = """\
 columns of the table:
   NumPy      one optimizer.update(params, grads) of zdlfast.reference
@@ -204,6 +197,11 @@ class Layout:
     labels: Callable[[Case], tuple[str, str]]
 
 
+ONE_ARRAY = Layout(
+    "one update of one array", "optimizer", "elements", lambda case: (case.rule, case.name)
+)
+
+
 def table(results: list[Result], layout: Layout, title: str) -> Table:
     """One row per result."""
     counts = thread_counts()
@@ -224,7 +222,7 @@ def table(results: list[Result], layout: Layout, title: str) -> Table:
             second,
             *cells,
             report.ratio(r.bandwidth(counts[-1]) / 1e9),
-            f"{r.share(counts[-1]):.0%}",
+            f"{int(100 * r.share(counts[-1]))}%",
         )
         shown = first
     return made

@@ -1,9 +1,12 @@
 """The benchmark: it runs, it saves what it says, and it fails loudly if a bit differs."""
 
 import importlib.util
+import io
 import json
+import os
 import subprocess
 import sys
+import venv
 from math import prod
 from pathlib import Path
 
@@ -14,9 +17,10 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
-from bench import denormals, kernels, models, peer, peers, readme, report, training, updates
-from bench.timing import Run, interleave, quartiles
-from bench.training import OPTIMIZERS
+from bench import allocator, internals, libraries, plots, report, updates, worker
+from bench.internals import RULES
+from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, training
+from bench.timing import Run, interleave
 
 PNG = b"\x89PNG"
 
@@ -34,6 +38,10 @@ def small(monkeypatch):
     monkeypatch.setattr(peers, "QUICK_SIZES", [1000, 3000])
     monkeypatch.setattr(peers, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(peers, "REST", 0.0)
+    monkeypatch.setattr(compare_builds, "QUICK_PAIRS", 2)
+    monkeypatch.setattr(compare_builds, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(compare_builds, "RULES", ["SGD"])
+    monkeypatch.setattr(compare_builds, "DTYPES", ["float32"])
 
 
 def bench(monkeypatch, folder, *args):
@@ -55,7 +63,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     folder = tmp_path / "new" / "folder"
     assert bench(monkeypatch, folder, "--dtype", dtype.name) == 0
     printed = capsys.readouterr().out
-    for name in OPTIMIZERS:
+    for name in RULES:
         assert name in printed
     assert "equal bit for bit" in printed
     assert dtype.name in printed
@@ -68,7 +76,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     assert {"cpu", "caches", "system", "python", "numpy"} <= saved["machine"].keys()
     assert saved["settings"]["dtype"] == dtype.name
     trainings = [r for r in saved["results"] if r["case"]["name"] == "training"]
-    assert [r["optimizer"] for r in trainings] == list(OPTIMIZERS)
+    assert [r["optimizer"] for r in trainings] == list(RULES)
     for result in trainings:
         assert result["equal"] is True
         assert len(result["losses"]) == 5
@@ -79,9 +87,15 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
         assert result["update_ratio"] > 0
     alone = [r for r in saved["results"] if r["case"]["name"] != "training"]
     assert [(r["case"]["rule"], r["case"]["elements"]) for r in alone] == [
-        (name, size) for name in OPTIMIZERS for size in (10, 100)
+        (name, size) for name in RULES for size in (10, 100)
     ]
     text = (folder / "bench.txt").read_text("utf-8")
+    assert saved["machine"]["allocator"] in text
+    ratios = [r["training_ratio"] for r in trainings]
+    gain = f"{report.ratio(min(ratios))} to {report.ratio(max(ratios))} times"
+    headline = text[: text.index("one update of one array")]
+    for words in (f"whole trainings {gain}", saved["machine"]["cpu"]):
+        assert words in " ".join(headline.split())
     assert "test" in text
     assert "of" in text
     assert saved["machine"]["cpu"] in text
@@ -91,7 +105,7 @@ def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys):
     assert bench(monkeypatch, tmp_path, "training") == 0
     assert "share" in capsys.readouterr().out
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(OPTIMIZERS)
+    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(RULES)
     assert not (tmp_path / "bench.json").exists()
 
 
@@ -102,7 +116,7 @@ def test_it_fails_loudly_if_a_bit_differs(monkeypatch, tmp_path, capsys):
     assert "NOT EQUAL Momentum: the final weights b3 differ in" in printed
     assert "NOT EQUAL Adam" not in printed
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in OPTIMIZERS]
+    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in RULES]
 
 
 def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
@@ -131,7 +145,7 @@ def test_ctrl_c_at_once_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setattr(updates, "measure", interrupted)
     monkeypatch.setattr(training, "train", interrupted)
     monkeypatch.setattr(peers, "_measure", interrupted)
-    monkeypatch.setattr(peers, "PEERS", {"zdlfast": peer.PEERS["zdlfast"]})
+    monkeypatch.setattr(peers, "PEERS", {"zdlfast": libraries.PEERS["zdlfast"]})
     for job in ([], ["training"], ["kernels"], ["models"], ["peers"]):
         assert bench(monkeypatch, tmp_path, *job) == 130
 
@@ -140,10 +154,37 @@ def test_figures_are_saved_before_pictures_are_drawn(monkeypatch, tmp_path, caps
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models.plots, "models", interrupted)
+    monkeypatch.setattr(models, "draw", interrupted)
     assert bench(monkeypatch, tmp_path, "models") == 130
     assert json.loads((tmp_path / "models.json").read_text())["complete"] is True
     assert "784-50-100-10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "ascii"])
+def test_what_a_terminal_cannot_show_is_replaced(monkeypatch, tmp_path, encoding):
+    raw = io.BytesIO()
+    stdout = io.TextIOWrapper(raw, encoding, write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        assert bench(patch, tmp_path, "models") == 0
+    printed = raw.getvalue().decode(encoding)
+    assert " us " in printed  # for microseconds
+    assert "?" not in printed
+    assert " µs " in (tmp_path / "models.txt").read_text("utf-8")
+
+
+def test_all_is_saved_before_anything_is_shown(tmp_path):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "no space")
+
+    tables = [report.make_table("a table", ["µs"])]
+    pictures = {"picture.png": lambda path: path.write_bytes(PNG)}
+    console = report.Console(file=Closed())
+    with pytest.raises(OSError, match="no space"):
+        report.publish(console, tmp_path, "job", tables, pictures, [], {}, True)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"job.json", "job.txt", "picture.png"}
 
 
 def test_a_folder_that_is_none_is_told_at_once(monkeypatch, tmp_path, capsys):
@@ -202,7 +243,7 @@ def test_kernels_times_every_rule_dtype_and_size_against_the_limit(monkeypatch, 
     ] == [
         (dtype, rule, size)
         for dtype in ("float32", "float64")
-        for rule in OPTIMIZERS
+        for rule in RULES
         for size in (7, 1000)
     ]
     names = {"NumPy"}
@@ -257,7 +298,7 @@ def test_what_memory_is_too_short_for_is_skipped_with_a_message(monkeypatch, tmp
 def test_the_limit_moves_as_many_arrays_as_the_rule(dtype):
     for slots in (0, 1, 2):
         params, grads = {"W": np.ones(5, dtype)}, {"W": np.full(5, 2, dtype)}
-        stream = updates.Stream(slots, params)
+        stream = internals.Stream(slots, params)
         stream.update(params, grads)
         state = [getattr(stream, f"s{i}")["W"][0] for i in range(slots)]
         assert state == [2.0] * slots
@@ -270,11 +311,43 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
     assert bench(monkeypatch, tmp_path, "denormals") == 0
     assert "subnormal" in capsys.readouterr().out
     saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
-    assert len(saved) == 2 * (len(OPTIMIZERS) - 1)  # SGD has no state
+    assert len(saved) == 2 * (len(RULES) - 1)  # SGD has no state
     assert all(len(r["times"]) == 4 for r in saved)
 
 
 # ------------------------------------------------------------------ timing
+
+
+FAULTS = """
+import resource, sys
+sys.path.append(sys.argv[1])
+import numpy as np
+from bench import allocator
+kept = allocator.keep_memory()
+def temporaries():
+    for size in (50_000, 1_000_000, 10_000_000):
+        a = np.ones(size)
+        a + a * a
+temporaries()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+temporaries()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, sep=": ")
+"""
+
+
+@pytest.mark.skipif(allocator.keep_memory() != allocator.KEEPS, reason="not glibc")
+def test_temporary_arrays_cost_no_page_faults():
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", FAULTS, root], capture_output=True, text=True)
+    kept, faults = done.stdout.rsplit(": ", 1)
+    assert kept == allocator.KEEPS
+    assert int(faults) < 100
+
+
+def test_another_c_library_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert allocator.keep_memory() == allocator.DEFAULT
+    allocator.give_back()
 
 
 def test_runs_take_turns():
@@ -302,12 +375,35 @@ def test_durations_have_three_digits(seconds, text):
     assert report.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "down", "up"),
+    [(2.999, "2.99", "3.00"), (2.3, "2.30", "2.30"), (9.999, "9.99", "10.00"),
+     (12.39, "12.3", "12.4"), (99.99, "99.9", "100.0"), (1234.5, "1234", "1235"),
+     (0.009, "0.00", "0.01"), (float("inf"), "inf", "inf")],
+)  # fmt: skip
+def test_no_ratio_is_rounded_in_our_favour(value, down, up):
+    assert report.ratio(value) == down
+    assert report.ratio(value, up=True) == up
+
+
+# ------------------------------------------------------------------ pictures
+
+
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [([], []), ([5.0], [5.0]), ([1.0, 3.0], [1.0, 3.0]), ([3.0, 3.0], [2.5, 3.5]),
+     ([9.0, 4.0, 4.5, 4.25], [9.0, 3.25, 5.25, 4.25]), ([0.5, 1.2, 1.3], [0.0, 1.0, 2.0])],
+)  # fmt: skip
+def test_labels_are_moved_as_little_as_it_takes(values, places):
+    assert plots.spread(values, 1.0) == pytest.approx(places)
+
+
 # ------------------------------------------------------------------ peers
 
 
 def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
     some = ["limit", "zdlfast", "thinc", "NumPy, out=", "NumPy"]
-    monkeypatch.setattr(peers, "PEERS", {name: peer.PEERS[name] for name in some})
+    monkeypatch.setattr(peers, "PEERS", {name: libraries.PEERS[name] for name in some})
     assert bench(monkeypatch, tmp_path, "peers") == 0
     printed = capsys.readouterr().out
     if importlib.util.find_spec("thinc") is None:
@@ -326,7 +422,7 @@ def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, cap
 
 
 def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
-    ask = peers.Process.ask
+    ask = peers.Worker.ask
 
     def wrong(self, **command):
         answer = ask(self, **command)
@@ -335,16 +431,16 @@ def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, 
         return answer
 
     processes = []
-    init = peers.Process.__init__
+    init = peers.Worker.__init__
 
-    def remember(self, *args):
+    def remember(self, *args, **kwargs):
         processes.append(self)
-        init(self, *args)
+        init(self, *args, **kwargs)
 
     some = ["zdlfast", "NumPy", "NumPy, out="]
-    monkeypatch.setattr(peers, "PEERS", {name: peer.PEERS[name] for name in some})
-    monkeypatch.setattr(peers.Process, "ask", wrong)
-    monkeypatch.setattr(peers.Process, "__init__", remember)
+    monkeypatch.setattr(peers, "PEERS", {name: libraries.PEERS[name] for name in some})
+    monkeypatch.setattr(peers.Worker, "ask", wrong)
+    monkeypatch.setattr(peers.Worker, "__init__", remember)
     assert bench(monkeypatch, tmp_path, "peers") == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "NOT EQUAL NumPy, out=: 3,000 elements: weights differ by 0.0001" in printed
@@ -352,25 +448,109 @@ def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, 
     assert [len(r["times"]) for r in saved["results"][:2]] == [3, 2]
 
 
-@pytest.mark.parametrize("name", peer.PEERS)
+@pytest.mark.parametrize("name", libraries.PEERS)
 def test_every_installed_peer_takes_the_step_of_the_twin(name):
     if name in ("limit", "DeepSpeed CPUAdam"):  # the one is no optimizer, the other compiles
         pytest.skip("not here")
     module = {"JAX, optax": "optax"}.get(name, name.split(",")[0].lower())
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    process = peers.Process(name, 1)
+    process = peers.start(name, 1)
     try:
         weights = process.ask(do="prepare", elements=1000)["weights"]
-        assert process.seconds(2) > 0
+        assert peers.WorkerRun(process, "step").seconds(2) > 0
         assert process.ask(do="drop") == {}
     finally:
         process.end()
-    params, grads = ({"W": array} for array in peer.arrays(1000))
-    twin = zdlfast.reference.Adam(lr=peer.LR, eps=peer.EPS)
-    for _ in range(peer.CHECKED_STEPS):
+    params, grads = ({"W": array} for array in libraries.arrays(1000))
+    twin = zdlfast.reference.Adam(lr=libraries.LR, eps=libraries.EPS)
+    for _ in range(libraries.CHECKED_STEPS):
         twin.update(params, grads)
-    assert np.max(np.abs(params["W"] - weights)) < 0.01 * peer.LR
+    assert np.max(np.abs(params["W"] - weights)) < 0.01 * libraries.LR
+
+
+# ------------------------------------------------------------------ compare builds
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    """Three small kinds of update."""
+    some = [compare_builds.ONE, compare_builds.THOUSAND, "first 10 × 100"]
+    found = {name: compare_builds.KINDS[name] for name in some}
+    monkeypatch.setattr(compare_builds, "KINDS", found)
+    return found
+
+
+def test_builds_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys, kinds):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert bench(monkeypatch, tmp_path, "compare-builds", sys.executable) == 0
+    printed = capsys.readouterr().out
+    assert "All values: equal bit for bit." in printed
+    assert "an array, SGD float32" in printed
+    assert "…" not in printed
+    saved = json.loads((tmp_path / "compare-builds.json").read_text())
+    assert [r["case"]["name"] for r in saved["results"]] == list(kinds)
+    for result in saved["results"]:
+        assert len(result["ratios"]) == 2
+        assert result["times"].keys() == {"old", "new", "old, np.add", "new, np.add"}
+    origins = {build["origin"] for build in saved["settings"]["builds"].values()}
+    assert origins == {zdlfast.__file__}
+
+
+def test_builds_whose_values_differ_are_told(monkeypatch, tmp_path, capsys, kinds):
+    ask, asked = worker.Worker.ask, []
+
+    def wrong(self, **command):
+        answer = ask(self, **command)
+        asked.append(command)
+        return {**answer, "values": str(len(asked))} if "values" in answer else answer
+
+    monkeypatch.setattr(worker.Worker, "ask", wrong)
+    assert bench(monkeypatch, tmp_path, "compare-builds", sys.executable) == 1
+    printed = capsys.readouterr().out
+    assert f"NOT EQUAL SGD float32 {compare_builds.ONE}: the two builds' values differ" in printed
+    assert not any(command["do"] == "time" for command in asked)
+
+
+def test_a_build_that_fails_is_told(monkeypatch, tmp_path, capsys):
+    some = {"no such kind": compare_builds.KINDS[compare_builds.ONE]}
+    monkeypatch.setattr(compare_builds, "KINDS", some)
+    assert bench(monkeypatch, tmp_path, "compare-builds", sys.executable) == 1
+    printed = capsys.readouterr().out
+    assert "NOT EQUAL SGD float32 no such kind: old: KeyError: 'no such kind'" in printed
+    assert bench(monkeypatch, tmp_path, "compare-builds", str(tmp_path / "python")) == 2
+
+
+def test_a_python_without_zdlfast_is_told(monkeypatch, tmp_path, capfd, kinds):
+    bare = tmp_path / "bare"
+    venv.create(bare, symlinks=os.name != "nt")
+    python = bare / ("Scripts" if os.name == "nt" else "bin") / "python"
+    assert bench(monkeypatch, tmp_path, "compare-builds", str(python)) == 1
+    out, err = capfd.readouterr()
+    assert "old: its process ended with status 1" in out
+    assert "ModuleNotFoundError" in err
+
+
+@pytest.mark.parametrize("name", compare_builds.KINDS)
+def test_every_kind_of_update_is_one_that_can_be_timed(name):
+    from bench import build_cases
+
+    if "10,000,000" in name:
+        pytest.skip("too large for a test")
+    command = {"kind": name, "rule": "Adam", "dtype": "float64"}
+    runs, about = build_cases.prepare(command, "here")
+    again = build_cases.prepare(command, "here")[1]
+    assert about == again
+    assert all(run.seconds(2) > 0 for run in runs.values())
+
+
+def test_what_moved_moved_in_all_pairs():
+    def moved(*ratios):
+        return compare_builds.Result("kind", "SGD", "float32", ratios=list(ratios)).moved
+
+    assert moved(0.9, 0.8) == "faster"
+    assert moved(1.1, 1.2) == "slower"
+    assert moved(0.9, 1.1) == ""
 
 
 # ------------------------------------------------------------------ compare
@@ -379,7 +559,7 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name):
 def figures(path, samples, cpu="a CPU"):
     results = [
         {"case": {"rule": "Adam", "dtype": "float32", "name": name},
-         "times": {"zdlfast": {"quartiles": quartiles(times), "samples": times}}}
+         "times": {"zdlfast": {"samples": times}}}
         for name, times in samples.items()
     ]  # fmt: skip
     path.write_text(json.dumps({"machine": {"cpu": cpu}, "results": results}))
@@ -436,12 +616,26 @@ def test_compare_reads_what_the_jobs_save(monkeypatch, tmp_path, capsys):
     assert "…" not in printed
 
 
+def test_compare_names_the_time_that_is_none(monkeypatch, tmp_path, capsys):
+    good = figures(tmp_path / "good.json", {"x": [1.0]})
+    for value in (0.0, float("inf")):
+        bad = figures(tmp_path / "bad.json", {"x": [1.0], "y": [1.0, value]})
+        monkeypatch.setenv("COLUMNS", "300")
+        assert run_compare(monkeypatch, good, bad) == 2
+        text = f"Adam float32 y zdlfast: {value}, expected a positive, finite time"
+        assert text in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "content",
     [None, "no JSON", "[]", "{}", '{"machine": null, "results": []}', "[" * 100_000,
      '{"machine": {}, "results": [{}]}', '{"machine": {}, "results": [{"case": {}, "times": 1}]}',
      '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": []}}}]}',
-     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [0]}}}]}'],
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [0]}}}]}',
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [1e999]}}}]}',
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [NaN]}}}]}',
+     '{"machine": {}, "results": [{"case": {}, "times": {"x": {"samples": [1e0]}}}]}'.replace(
+         "1e0", "1" + "0" * 400)],
 )  # fmt: skip
 def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, content):
     good = figures(tmp_path / "good.json", {"x": [1.0]})
@@ -489,7 +683,7 @@ def test_readme_leaves_the_documents_alone_if_a_job_fails(monkeypatch, tmp_path)
     document.write_text("<!-- from bench.txt -->\n```text\nold\n```\n", "utf-8")
     monkeypatch.setattr(readme, "DOCUMENTS", [document])
     monkeypatch.setattr(readme, "FIGURES", tmp_path / "none")
-    monkeypatch.setattr(peers, "PEERS", {n: peer.PEERS[n] for n in ("zdlfast", "NumPy")})
+    monkeypatch.setattr(peers, "PEERS", {n: libraries.PEERS[n] for n in ("zdlfast", "NumPy")})
     with monkeypatch.context() as patch:
         patch.setattr(zdlfast, "Momentum", OffByOneBit)
         assert bench(monkeypatch, tmp_path, "readme") == 1

@@ -2,12 +2,14 @@
 
 import argparse
 from itertools import pairwise
+from pathlib import Path
 
+import matplotlib as mpl
 from rich.console import Console
 
-import zdlfast
-from bench import plots, report
-from bench.updates import COLUMNS, Case, Layout, run
+from bench import internals, plots, report
+from bench.plots import BLUE, LIGHT, ORANGE
+from bench.updates import COLUMNS, NUMPY, Case, Layout, Result, run, thread_counts
 
 HELP = "each optimizer on the parameters of real networks, from the book's to GPT-2"
 DESCRIPTION = """\
@@ -24,7 +26,7 @@ EPILOG = f"""\
 files in DIR:
   models.json          machine, settings, quartiles and every sample
   models.txt           the tables
-  models-float32.png   a bar chart for every network
+  models-float32.png   how many times faster than NumPy, for every network and optimizer
 """
 SECONDS, QUICK_SECONDS = 2.0, 0.2
 # Elements up to which a network is quick to measure.
@@ -94,16 +96,54 @@ def make_cases(quick: bool) -> list[Case]:
     cases = [
         Case(name, rule, "float32", shapes)
         for name, shapes in MODELS.items()
-        for rule in zdlfast.optimizers.__all__
+        for rule in internals.RULES
     ]
     return [case for case in cases if not quick or case.elements <= QUICK_ELEMENTS]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    report.add_options(parser, "no network larger than CBOW (about 10 seconds)")
+    report.add_options(parser, "no network larger than CBOW (a tenth of the time)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
     cases = make_cases(options.quick)
     seconds = QUICK_SECONDS if options.quick else SECONDS
-    return run("models", cases, seconds, LAYOUT, plots.models, options, console)
+    return run("models", cases, seconds, LAYOUT, draw, options, console)
+
+
+@mpl.rc_context(plots.STYLE)
+def draw(path: Path, results: list[Result], title: str) -> None:
+    """For every network a row of dots for each optimizer: how many times faster than NumPy."""
+    names = list(dict.fromkeys(r.case.name for r in results))
+    figure, axes = plots.grid(len(names), 2, (10, 2.6), share=False)
+    counts = thread_counts()
+    highest = max(r.ratio(count) for r in results for count in counts)
+    for ax, name in zip(axes.flat, names, strict=False):
+        of_model = [r for r in results if r.case.name == name]
+        rows = range(len(of_model))
+        ax.axvline(1, color=ORANGE, linewidth=2)
+        for i, r in enumerate(of_model):
+            ratios = [r.ratio(count) for count in counts]
+            ax.plot([1, max(ratios)], [i, i], color="0.85", linewidth=2, zorder=1)
+            label = f"{report.ratio(ratios[-1])}×"
+            ax.annotate(label, (max(ratios), i), (8, 0), textcoords="offset points",
+                        va="center", fontsize=10, color=BLUE)  # fmt: skip
+        for count, color in zip(counts, (LIGHT, BLUE)[-len(counts) :], strict=True):
+            x = [r.ratio(count) for r in of_model]
+            ax.plot(x, rows, "o", color=color, markersize=8, label=f"{report.threads(count)}")
+        case = of_model[0].case
+        heading = f"{name}: {case.elements:,} parameters, {len(case.shapes)} arrays"
+        ax.set_title(heading, fontsize=11, loc="left", x=-0.42)
+        labels = [f"{r.case.rule}  {report.duration(r.median(NUMPY))}" for r in of_model]
+        ax.set_yticks(rows, labels, fontsize=10)
+        ax.invert_yaxis()
+        plots.ratio_axis(ax, "x", (0.9, 1.7 * highest))
+        ax.grid(axis="x", alpha=0.25)
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(left=False)
+    figure.supxlabel("times faster than NumPy, whose time stands beside each name",
+                     fontsize=11, x=0.35)  # fmt: skip
+    plots.set_title(figure, title)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower right", ncols=2, frameon=False)
+    figure.savefig(path)

@@ -1,26 +1,27 @@
-"""The job ``peers``: Adam by zdlfast and by what else a user would pick."""
+"""The job ``peers``: Adam at all sizes, by zdlfast and by what else a user would pick."""
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import psutil
+from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
 from bench import plots, report
-from bench.peer import CHECKED_STEPS, LR, PEERS
+from bench.libraries import CHECKED_STEPS, LR, PEERS
+from bench.plots import BLUE, ORANGE
 from bench.timing import interleave, median
 from bench.updates import thread_counts
+from bench.worker import Worker, WorkerRun
 
 HELP = "Adam by torch, DeepSpeed, numba, JAX, thinc, numexpr, NumPy and zdlfast"
 DESCRIPTION = """\
@@ -42,7 +43,7 @@ nothing.
 files in DIR:
   peers.json   machine, versions, settings, quartiles and every sample
   peers.txt    the tables
-  peers.png    time over size
+  peers.png    how many times as long as zdlfast, over size
 """
 SIZES = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 50_000_000]
 QUICK_SIZES = [1_000, 100_000, 1_000_000]
@@ -53,58 +54,34 @@ ARRAYS = 8
 # After a step, OpenMP's threads look out for another one for some milliseconds, and would
 # disturb the next process.
 REST = 0.01
-# Like python -m bench.peer, from any folder and with the zdlfast that is installed.
-START = f"""import sys; sys.path.append({str(Path(__file__).parents[1])!r})
-from bench.peer import serve; serve(sys.argv[1], int(sys.argv[2]))"""
+# Colour and stroke of the picture's lines: implementations of one library share a colour.
+LINES = {
+    LIMIT: ("0.45", "--"),
+    OURS: (BLUE, "-"),
+    "DeepSpeed CPUAdam": ("#2a9d8f", "-"),
+    "torch, fused": ("#d1495b", "-"),
+    "torch, foreach": ("#d1495b", "--"),
+    "torch, for-loop": ("#d1495b", ":"),
+    "numba": ("#7b4fc9", "-"),
+    "JAX, optax": ("#9a6b00", "-"),
+    "numexpr": ("#5d7f1e", "-"),
+    "thinc": ("#b5157a", "-"),
+    "NumPy, out=": (ORANGE, "--"),
+    "NumPy": (ORANGE, "-"),
+}
 
 
-class Process:
-    """A process that runs one library (`bench.peer`)."""
-
-    def __init__(self, name: str, threads: int) -> None:
-        count = str(threads)
-        names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "NUMEXPR_MAX", "ZDLFAST")
-        env = {**os.environ, **{f"{name}_NUM_THREADS": count for name in names}}
-        # Linux may put both of two OpenMP threads on one CPU, where each waits for the other. This
-        # is not what is to be compared.
-        env["OMP_PROC_BIND"] = "true"
-        # DeepSpeed finds its compiler's helper, ninja, beside Python.
-        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", START, name, count],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def ask(self, **command: Any) -> dict[str, Any]:
-        """Give a command and wait for the answer."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the process has no pipes")
-        try:
-            print(json.dumps(command), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
-        except OSError:
-            line = ""
-        if not line:
-            return {"error": f"its process ended with status {self._process.wait()}"}
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def seconds(self, repeats: int) -> float:
-        """Seconds per step."""
-        time.sleep(REST)
-        answer = self.ask(do="time", repeats=repeats)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        seconds: float = answer["seconds"]
-        return seconds
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+def start(name: str, threads: int) -> Worker:
+    """A process that runs one library (`bench.libraries`)."""
+    count = str(threads)
+    names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "NUMEXPR_MAX", "ZDLFAST")
+    env = {f"{name}_NUM_THREADS": count for name in names}
+    # Linux may put both of two OpenMP threads on one CPU, where each waits for the other. This
+    # is not what is to be compared.
+    env["OMP_PROC_BIND"] = "true"
+    # DeepSpeed finds its compiler's helper, ninja, beside Python.
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return Worker(sys.executable, "bench.libraries", name, count, env=env, quiet=True)
 
 
 @dataclass
@@ -136,7 +113,7 @@ class Result:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    report.add_options(parser, "three sizes up to 1,000,000 (about a minute instead of 5)")
+    report.add_options(parser, "three sizes up to 1,000,000 (a fifth of the time)")
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
@@ -154,7 +131,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
         for count in counts
         if (of_count := [r for r in results if r.threads == count])
     ]
-    pictures = {"peers.png": partial(plots.peers, results=results)} if results else {}
+    pictures = {"peers.png": partial(draw, results=results)} if results else {}
     packages = sorted({package for _, packages in PEERS.values() for package in packages})
     settings = {"sizes": sizes, "seconds": seconds, "versions": report.versions(packages)}
     records = [r.record() for r in results]
@@ -178,7 +155,7 @@ def measure_all(
         try:
             for name in PEERS:
                 step(f"start {name}")
-                processes[name] = Process(name, threads)
+                processes[name] = start(name, threads)
                 answer = processes[name].ask(do="prepare", elements=sizes[0])
                 if "error" in answer:
                     processes.pop(name).end()
@@ -202,7 +179,7 @@ def measure_all(
 
 
 def _measure(
-    size: int, threads: int, processes: dict[str, Process], seconds: float, step: report.Step
+    size: int, threads: int, processes: dict[str, Worker], seconds: float, step: report.Step
 ) -> Result:
     """Compare the weights; then time, in turns, what has the right ones."""
     result = Result(size, threads)
@@ -219,7 +196,9 @@ def _measure(
         if away > (0 if name == OURS else 0.01 * CHECKED_STEPS * LR):
             result.differences[name] = f"{size:,} elements: weights differ by {away:.3g}"
             del weights[name]
-    result.times = interleave({name: processes[name] for name in weights}, seconds)
+    result.times = interleave(
+        {name: WorkerRun(processes[name], "step", REST) for name in weights}, seconds
+    )
     for process in processes.values():
         process.ask(do="drop")
     return result
@@ -242,3 +221,48 @@ def table(results: list[Result]) -> Table:
         ]
         made.add_row(name, *cells, style="bold" if name == OURS else None)
     return made
+
+
+@mpl.rc_context(plots.STYLE)
+def draw(path: Path, results: list[Result]) -> None:
+    """How many times as long as zdlfast each library takes, over the size of the array."""
+    counts = list(dict.fromkeys(r.threads for r in results))
+    figure, axes = plots.grid(len(counts), 1, (10, 4.6), share=True)
+    everyone = [r.ratio(name) for r in results for name in r.times]
+    limits = (0.6 * min(everyone), 1.2 * max(everyone))
+    for ax, count in zip(axes.flat, counts, strict=True):
+        of_count = [r for r in results if r.threads == count]
+        ends: dict[str, tuple[float, float]] = {}
+        for name in (name for name in LINES if name in of_count[-1].times):
+            points = [(r.elements, r.ratio(name)) for r in of_count if name in r.times]
+            color, stroke = LINES[name]
+            width, marker = (3.5, "o") if name == OURS else (1.8, "" if name == LIMIT else "o")
+            ax.plot(*zip(*points, strict=True), color=color, linestyle=stroke, linewidth=width,
+                    marker=marker, markersize=4)  # fmt: skip
+            ends[name] = points[-1]
+        for r in of_count:
+            ax.annotate(report.duration(r.median(OURS)), (r.elements, 0.015),
+                        xycoords=("data", "axes fraction"), ha="center", fontsize=10,
+                        color=BLUE)  # fmt: skip
+        plots.over_size(ax)
+        plots.ratio_axis(ax, "y", limits)
+        _label_ends(ax, ends)
+        ax.set_title(report.threads(count), fontsize=12, loc="left")
+    axes[-1, 0].set_xlabel("elements")
+    figure.supylabel("in multiples of zdlfast's time (blue numbers)", fontsize=12)
+    plots.set_title(figure, "Adam, float32: one step on one array")
+    figure.savefig(path)
+
+
+def _label_ends(ax: Axes, ends: dict[str, tuple[float, float]]) -> None:
+    """Write each line's name behind its last point, none over another."""
+    low, high = np.log(ax.get_ylim())
+    places = [float((np.log(ratio) - low) / (high - low)) for _, ratio in ends.values()]
+    for (name, end), place in zip(ends.items(), plots.spread(places, 0.066), strict=True):
+        text = {LIMIT: "streaming limit", OURS: OURS}.get(name, f"{name}  {report.ratio(end[1])}×")
+        color, _ = LINES[name]
+        label = ax.annotate(text, end, (1.06, place), textcoords="axes fraction", va="center",
+                            fontsize=11, color=color,
+                            arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5,
+                                        "shrinkB": 4, "relpos": (0, 0.5)})  # fmt: skip
+        label.set_fontweight("bold" if name == OURS else "normal")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import denormals, kernels, models, peers, report, training
+from bench import report
 
 HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
-Run the main job and the jobs kernels, models, peers and denormals (about ten minutes), and put
+Run the main job and the jobs kernels, models, peers and denormals, and put
 their tables and one picture into both READMEs and bench/README.md, so that no figure there is
 typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a block of
 text.
@@ -22,7 +22,7 @@ files in DIR: those of all jobs
 
 exit status: that of the first job that fails; the documents are left as they were then
 """
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "README.ja.md", ROOT / "bench" / "README.md"]
 FIGURES = ROOT / "bench" / "figures"
 BLOCK = re.compile(r"(<!-- from (?P<file>\S+) -->\n```text\n).*?(?=```\n)", re.DOTALL)
@@ -33,8 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
-    for job in (training.main_job, *(part.main for part in (kernels, models, peers, denormals))):
-        if status := job(options, console):
+    for job in options.published:
+        status: int = job(options, console)
+        if status:
             return status
     for document in DOCUMENTS:
         document.write_text(paste(document.read_text("utf-8"), options.out), "utf-8")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
             Text(f"  {change.name}"),
             report.duration(quartiles(change.old)[1]),
             report.duration(quartiles(change.new)[1]),
-            f"{change.ratio:.2f}",
+            report.ratio(change.ratio, up=True),
             f"{change.noise:.0%}",
             Text(change.moved, style={"faster": "green", "slower": "red"}.get(change.moved, "")),
         )
@@ -118,7 +119,7 @@ def load(path: Path) -> Figures:
     Raises
     ------
     ValueError
-        It cannot be read, or is none.
+        It cannot be read or is none, or a time in it is not positive and finite.
     """
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -133,10 +134,15 @@ def load(path: Path) -> Figures:
             for result in content["results"]
             for name, measured in result["times"].items()
         }
-        if not all(samples and min(samples) > 0 for samples in times.values()):
-            raise ValueError
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise ValueError(f"{path} is no file of figures of this benchmark") from None
+    for (case, name), samples in times.items():
+        where = f"{path}: {' '.join((*case, name))}"
+        if not samples:
+            raise ValueError(f"{where}: no samples")
+        for sample in samples:
+            if not (math.isfinite(sample) and sample > 0):
+                raise ValueError(f"{where}: {sample}, expected a positive, finite time")
     return Figures(machine, times)
 
 

@@ -1,25 +1,18 @@
-"""One library in a process of its own, which `bench.peers` starts.
+"""Adam on one float32 array by each library, as a user of that library would write it.
 
-Each function below is Adam on one float32 array, as a user of that library would write it. The
-process obeys commands, one JSON object per line:
-
-    {"do": "prepare", "elements": n}    make the arrays, take two steps; weights come back
-    {"do": "time", "repeats": n}        take one step, then time n more; seconds per step
-    {"do": "drop"}                      forget the arrays
+`serve` does so in a process of its own, which `bench.worker` starts.
 """
 
 import itertools
-import json
 import math
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from bench import worker
 from bench.timing import Run
 
 LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
@@ -79,7 +72,7 @@ def zdlfast_adam(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
 
 
 def limit(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
-    from bench.updates import Stream
+    from bench.internals import Stream
 
     params, grads = {"W": p}, {"W": g}
     stream = Stream(2, params)
@@ -193,7 +186,8 @@ def optax(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
 
     def step() -> None:
         nonlocal params, state
-        params, state = jax.block_until_ready(update(params, state, grads))
+        params, state = update(params, state, grads)
+        params.block_until_ready()
 
     return Peer(step, lambda: np.asarray(params))
 
@@ -222,34 +216,16 @@ def arrays(elements: int) -> tuple[np.ndarray, np.ndarray]:
     return p, rng.standard_normal(elements, np.float32)
 
 
-def serve(name: str, threads: int) -> None:
-    """Obey commands until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    if hasattr(os, "sched_setaffinity"):
-        # The one limit that every library heeds.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    # Whatever libraries print must not get between the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    peer: Peer | None = None
-    for line in sys.stdin:
-        command = json.loads(line)
-        answer: dict[str, Any] = {}
-        try:
-            if command["do"] == "prepare":
-                peer = PEERS[name][0](*arrays(command["elements"]), threads)
-                for _ in range(CHECKED_STEPS):
-                    peer.before()
-                    peer.step()
-                every = max(1, command["elements"] // SHOWN)
-                answer["weights"] = peer.weights()[::every].tolist()
-            elif command["do"] == "time" and peer is not None:
-                peer.step()
-                answer["seconds"] = Run(peer.step, peer.before).seconds(command["repeats"])
-            else:
-                peer = None
-        except Exception as error:
-            first_line = (str(error).splitlines() or [""])[0]
-            answer["error"] = f"{type(error).__name__}: {first_line}"
-            answer["missing"] = isinstance(error, ModuleNotFoundError)
-        print(json.dumps(answer), file=answers, flush=True)
+def serve(name: str, threads: str) -> None:
+    """Time the steps of one library."""
+
+    def prepare(command: dict[str, Any]) -> tuple[dict[str, Run], dict[str, Any]]:
+        peer = PEERS[name][0](*arrays(command["elements"]), int(threads))
+        for _ in range(CHECKED_STEPS):
+            peer.before()
+            peer.step()
+        every = max(1, command["elements"] // SHOWN)
+        answer = {"weights": peer.weights()[::every].tolist()}
+        return {"step": Run(peer.step, peer.before)}, answer
+
+    worker.serve(prepare, int(threads))

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import DTypeLike
 from rich.console import Console
@@ -19,8 +20,10 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import zdlfast
-from bench import kernels, plots, report, updates
+from bench import internals, plots, report, updates
 from bench.equality import differences, different_bits
+from bench.plots import BLUE, ORANGE
+from bench.timing import median
 from zdlfast import reference
 from zdlfast.datasets import Split, load_digits
 from zdlfast.nn import Normal, Sequential, SoftmaxCrossEntropy, dense_network
@@ -49,7 +52,6 @@ files in DIR:
 exit status: 0 if all is equal, 1 if anything differs, 130 after Ctrl-C, which keeps what was
 measured until then
 """
-OPTIMIZERS = zdlfast.optimizers.__all__
 STEPS, QUICK_STEPS = 500, 100
 # The article's settings; its gradient is of the sum over a batch.
 SIZES, STD, BATCH, LR, SEED = (784, 200, 200, 10), 0.01, 100, 0.001, 8
@@ -70,7 +72,7 @@ class Side:
     @property
     def update_median(self) -> float:
         """Seconds of a typical update."""
-        return float(np.median(self.update_seconds))
+        return median(self.update_seconds)
 
     @property
     def training_seconds(self) -> float:
@@ -78,12 +80,12 @@ class Side:
 
         The plain sum would be at the mercy of whatever else the machine did meanwhile.
         """
-        return float(np.median(self.step_seconds) * len(self.step_seconds))
+        return median(self.step_seconds) * len(self.step_seconds)
 
     @property
     def update_share(self) -> float:
         """The part of a typical step that the update takes."""
-        return self.update_median / float(np.median(self.step_seconds))
+        return self.update_median / median(self.step_seconds)
 
     def step(self, x: np.ndarray, t: np.ndarray) -> None:
         start = perf_counter()
@@ -156,7 +158,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
 def main_job(options: argparse.Namespace, console: Console) -> int:
     """The training, and a short table of the updates alone."""
-    return _run("bench", options, console, kernels.make_cases(ELEMENTS, [options.dtype]))
+    return _run("bench", options, console, updates.one_array(ELEMENTS, [options.dtype]))
 
 
 def _run(
@@ -164,18 +166,15 @@ def _run(
 ) -> int:
     steps = QUICK_STEPS if options.quick else STEPS
     results, complete = report.collect(
-        console, steps * len(OPTIMIZERS), lambda step: train_all(options.dtype, steps, step)
+        console, steps * len(internals.RULES), lambda step: train_all(options.dtype, steps, step)
     )
     tables: list[Table] = []
     pictures: dict[str, Callable[[Path], None]] = {}
-    title = (
-        f"784-200-200-10 on handwritten digits, {options.dtype}, {steps} steps, "
-        f"{zdlfast.build_info()['simd']}"
-    )
+    title = f"784-200-200-10 on handwritten digits, {options.dtype}, {steps} steps"
     if results:
         tables.append(table(results, title))
-        pictures["losses.png"] = partial(plots.losses, results=results, title=title)
-        pictures["ratios.png"] = partial(plots.ratios, results=results, title=title)
+        pictures["losses.png"] = partial(draw_losses, results=results, title=title)
+        pictures["ratios.png"] = partial(draw_ratios, results=results, title=title)
     alone: list[updates.Result] = []
     if complete:
         alone, complete = report.collect(
@@ -184,8 +183,8 @@ def _run(
             lambda step: updates.measure_all(cases, SECONDS, step, console.print),
         )
     if timed := [r for r in alone if r.times]:
-        title = f"{kernels.LAYOUT.title}, {options.dtype}"
-        tables.append(updates.table(timed, kernels.LAYOUT, title))
+        title = f"{updates.ONE_ARRAY.title}, {options.dtype}"
+        tables.append(updates.table(timed, updates.ONE_ARRAY, title))
     settings = {
         "network": "784-200-200-10",
         "data": "scikit-learn digits, 28x28",
@@ -210,10 +209,17 @@ def _run(
 
 def table(results: list[Result], title: str) -> Table:
     """One row per optimizer: the update alone, and the whole training."""
+    about = report.machine()
+    caption = (
+        f"on {about['cpu']}, {about['zdlfast']['simd']}:\n"
+        f"updates {_from_to([r.update_ratio for r in results])} times as fast as NumPy's,\n"
+        f"whole trainings {_from_to([r.training_ratio for r in results])} times\n"
+    )
     made = report.make_table(
         title,
         ["optimizer", "update\nNumPy", "update\nzdlfast", "ratio", "training\nNumPy",
          "training\nzdlfast", "ratio", "share of\nupdate", "test\nacc."],
+        caption,
     )  # fmt: skip
     for r in results:
         made.add_row(
@@ -230,11 +236,15 @@ def table(results: list[Result], title: str) -> Table:
     return made
 
 
+def _from_to(ratios: list[float]) -> str:
+    return f"{report.ratio(min(ratios))} to {report.ratio(max(ratios))}"
+
+
 def train_all(dtype: str, steps: int, step: report.Step) -> Iterator[Result]:
     """Train with every optimizer, with one BLAS thread: more make the times of a step jump."""
     data = load_digits(size=28, one_hot=True, dtype=dtype)
     with threadpool_limits(1):
-        for name in OPTIMIZERS:
+        for name in internals.RULES:
             yield train(name, data, steps, step)
 
 
@@ -287,3 +297,49 @@ def _differences(numpy: Side, fast: Side) -> list[str]:
     return found + differences(
         numpy.optimizer, fast.optimizer, numpy.network.params, fast.network.params
     )
+
+
+@mpl.rc_context(plots.STYLE)
+def draw_losses(path: Path, results: list[Result], title: str) -> None:
+    """The loss of every step, of both trainings: two lines that lie on each other."""
+    figure, axes = plots.grid(len(results), 3, (10, 2.8), share=True)
+    for ax, r in zip(axes.flat, results, strict=False):
+        steps = np.arange(1, len(r.fast.losses) + 1)
+        ax.semilogy(steps, r.numpy.losses, color=ORANGE, linewidth=4, label="NumPy")
+        ax.semilogy(steps, r.fast.losses, color=BLUE, linewidth=0.9, label="zdlfast")
+        verdict = "not equal" if r.differences else "equal bit for bit"
+        ax.set_title(f"{r.name}: {verdict}", fontsize=11, loc="left")
+        ax.grid(alpha=0.25)
+    figure.supxlabel("step (mini-batches of 100 images)", fontsize=11)
+    figure.supylabel("loss (cross entropy per image, nats)", fontsize=11)
+    plots.set_title(figure, title)
+    axes[0, 0].legend(loc="lower left", fontsize=10, frameon=False)
+    figure.savefig(path)
+
+
+@mpl.rc_context(plots.STYLE)
+def draw_ratios(path: Path, results: list[Result], title: str) -> None:
+    """How many times faster than NumPy: the update alone, and the whole training."""
+    figure, axes = plots.grid(1, 1, (10, 3.4), share=False)
+    ax = axes[0, 0]
+    rows = range(len(results))
+    ax.axvline(1, color="0.3", linewidth=1.5)
+    for color, label, values in [
+        (BLUE, "update alone", [r.update_ratio for r in results]),
+        (ORANGE, "whole training", [r.training_ratio for r in results]),
+    ]:
+        ax.plot(values, rows, "o", color=color, markersize=9, label=label)
+        for i, value in enumerate(values):
+            text = f"{report.ratio(value)}×"
+            ax.annotate(text, (value, i), (10, 0), textcoords="offset points",
+                        va="center", color=color)  # fmt: skip
+    ax.set_yticks(rows, [r.name for r in results])
+    ax.invert_yaxis()
+    highest = max(r.update_ratio for r in results)
+    plots.ratio_axis(ax, "x", (0.9, 1.3 * highest))
+    ax.grid(axis="x", alpha=0.25)
+    figure.supxlabel("times faster than NumPy", fontsize=11, x=0.35)
+    plots.set_title(figure, title)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower right", ncols=2,
+                  frameon=False)  # fmt: skip
+    figure.savefig(path)

@@ -1,0 +1,1 @@
+"""The jobs of ``python -m bench``: one module each, which imports what all share."""
