@@ -72,10 +72,10 @@ def zdlfast_adam(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
 
 
 def limit(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
-    from bench.internals import Stream
+    from bench.internals import stream
 
     params, grads = {"W": p}, {"W": g}
-    stream = Stream(2, params)
+    limit = stream(2)
     return Peer(lambda: stream.update(params, grads), lambda: p)
 
 

@@ -127,7 +127,7 @@ def measure(case: Case, seconds: float) -> Result:
             ours.update(params, grads)
     if found := differences(numpy, ours, copy, params):
         return Result(case, differences=found)
-    stream = internals.Stream(case.slots, params)
+    stream = internals.stream(case.slots)
     # The arrays of the limit are their own: it must not disturb the numbers of the others.
     streamed = {key: np.zeros_like(value) for key, value in params.items()}
     stream.update(streamed, grads)

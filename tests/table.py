@@ -1,40 +1,46 @@
-"""The table of rules: a new optimizer is tested by its row here."""
+"""The table of rules with options for tests: a new optimizer is tested by its row."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-import zdlfast
-from zdlfast import reference
+from zdlfast import _rules
+
+# Other than the defaults.
+OPTIONS = {
+    "SGD": {"lr": 0.3},
+    "Momentum": {"lr": 0.2, "momentum": 0.7},
+    "Nesterov": {"lr": 0.2, "momentum": 0.7},
+    "AdaGrad": {"lr": 0.5, "eps": 1e-3},
+    "RMSprop": {"lr": 0.1, "decay_rate": 0.8, "eps": 1e-3},
+    "Adam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One rule: its two classes, and options that are right and wrong for it."""
+    """One rule: its two classes, and options that are right for it."""
 
     name: str
     slots: tuple[str, ...]
-    options: dict[str, float]  # other than the defaults
-    fractions: tuple[str, ...]  # options that have to lie in [0, 1)
+    options: dict[str, float]
 
     @property
     def fast(self):
-        return getattr(zdlfast, self.name)
+        return _rules.RULES[self.name].fast
 
     @property
     def numpy(self):
-        return getattr(reference, self.name)
+        return _rules.RULES[self.name].twin
+
+    @property
+    def fractions(self):
+        """The options that have to lie in [0, 1)."""
+        bounds = _rules.RULES[self.name].options
+        return [name for name, bound in bounds.items() if bound == _rules.FRACTION]
 
 
-RULES = [
-    Row("SGD", (), {"lr": 0.3}, ()),
-    Row("Momentum", ("v",), {"lr": 0.2, "momentum": 0.7}, ("momentum",)),
-    Row("Nesterov", ("v",), {"lr": 0.2, "momentum": 0.7}, ("momentum",)),
-    Row("AdaGrad", ("h",), {"lr": 0.5, "eps": 1e-3}, ()),
-    Row("RMSprop", ("h",), {"lr": 0.1, "decay_rate": 0.8, "eps": 1e-3}, ("decay_rate",)),
-    Row("Adam", ("m", "v"), {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
-        ("beta1", "beta2")),
-]  # fmt: skip
+RULES = [Row(name, rule.slots, OPTIONS[name]) for name, rule in _rules.RULES.items()]
 
 
 def keys_of(container):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from table import assert_same_bits, assert_same_run
 
+from zdlfast._entries import make_entry
+
 SHAPES = [(0,), (1,), (7, 5), (0, 3), (3, 4, 5), (30, 1, 5, 5), (600, 33), ()]
 
 
@@ -214,10 +216,7 @@ def test_no_array_is_as_large_as_the_parameter(rule, dtype, rng):
 
 def test_usual_arrays_are_plain_to_the_checks(rule, dtype):
     """So that the twin spends its time in NumPy and not in checks."""
-    numpy, params = rule.numpy(), {"W": np.ones(3, dtype)}
-    for _ in range(2):
-        numpy.update(params, {"W": np.ones(3, dtype)})
-        containers = numpy._containers(params)
-        entry = numpy._entry("W", params["W"], np.ones(3, dtype), params, containers)
-        assert entry.plain
-    assert not numpy._entry("W", params["W"], np.ones(3, int), params, containers).plain
+    param, grad, held = np.ones(3, dtype), np.ones(3, dtype), (np.ones(3, dtype),) * len(rule.slots)
+    for state in ((None,) * len(rule.slots), held):
+        assert make_entry(0, "W", param, grad, state, rule.slots, {}).plain
+    assert not make_entry(0, "W", param, np.ones(3, int), held, rule.slots, {}).plain

@@ -298,7 +298,7 @@ def test_what_memory_is_too_short_for_is_skipped_with_a_message(monkeypatch, tmp
 def test_the_limit_moves_as_many_arrays_as_the_rule(dtype):
     for slots in (0, 1, 2):
         params, grads = {"W": np.ones(5, dtype)}, {"W": np.full(5, 2, dtype)}
-        stream = internals.Stream(slots, params)
+        stream = internals.stream(slots)
         stream.update(params, grads)
         state = [getattr(stream, f"s{i}")["W"][0] for i in range(slots)]
         assert state == [2.0] * slots

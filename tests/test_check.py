@@ -49,7 +49,7 @@ class LastBit(reference.Adam):
 
 
 def test_one_bit_on_one_instruction_set_is_found(monkeypatch, capsys):
-    monkeypatch.setattr(zdlfast, "Adam", LastBit)
+    monkeypatch.setattr(zdlfast.optimizers, "Adam", LastBit)
     before = _engine.in_use()
     assert _check.main() == 1
     assert _engine.in_use() == before

@@ -257,7 +257,7 @@ def test_numbers_of_a_rule_are_in_its_files(tmp_path, ending, monkeypatch, numbe
     for cls in (zdlfast.Momentum, reference.Momentum):
         monkeypatch.setattr(cls, "_numbers", numbers, raising=False)
     optimizer = reference.Momentum()
-    optimizer.product = 0.1 + 0.2
+    vars(optimizer)["product"] = 0.1 + 0.2
     zdlfast.save(tmp_path / f"a{ending}", optimizer)
     loaded, _ = zdlfast.load(tmp_path / f"a{ending}")
     assert getattr(loaded, "product", None) == (0.1 + 0.2 if numbers else None)

@@ -12,7 +12,6 @@ _Result = TypeVar("_Result")
 
 @disjoint_base
 class Locked:
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
     def _locked(
         self, writes: bool, work: Callable[..., _Result], *args: Any
     ) -> _Result: ...

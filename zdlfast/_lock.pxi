@@ -28,6 +28,8 @@ cdef class Locked:
 
     def __cinit__(self, *args, **kwargs):
         zdl_lock_init(&self.lock)
+        if kwargs:
+            self._check_keywords(kwargs)
 
     def _locked(self, bint writes, work, *args):
         """Return ``work(*args)``, called while no other thread uses this object.

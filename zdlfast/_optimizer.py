@@ -8,7 +8,7 @@ back if it is interrupted or if NumPy raises after all: an update happens whole 
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +67,8 @@ class Optimizer(Locked):
             cls._options, cls._slots = row.options, row.slots
             cls._counter, cls._numbers = row.counter, row.numbers
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        validation.check_keywords(cls, kwargs)
-        return super().__new__(cls)
+    def _check_keywords(self, keywords: dict[str, Any]) -> None:
+        validation.check_keywords(type(self), keywords)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Here and not in properties: this way reading an option costs nothing extra.

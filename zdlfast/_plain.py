@@ -21,9 +21,14 @@ class Locked:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
+        if kwargs:
+            self._check_keywords(kwargs)
         self._lock = threading.Lock()
         self._owner = None
         return self
+
+    def _check_keywords(self, keywords: dict[str, Any]) -> None:
+        raise NotImplementedError
 
     def _locked(self, writes: bool, work: Callable[..., _Result], *args: Any) -> _Result:
         """Return ``work(*args)``, called while no other thread uses this object."""

@@ -4,7 +4,7 @@ Each class is its reference class with one difference: an update of usual arrays
 into C. Constructor, attributes, checks and documentation are inherited.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from zdlfast import _entries, reference
 from zdlfast import _validation as validation
@@ -31,10 +31,6 @@ class KernelOptimizer(OnKernels, Optimizer):
                 f"{cls.__name__} changes the rule of a compiled optimizer, which would not be "
                 f"noticed: inherit from zdlfast.reference"
             )
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        validation.check_keywords(cls, kwargs)
-        return OnKernels.__new__(cls)
 
     def _update_rest(self, params: Any, grads: Any) -> bool | None:
         """Do an update in which something is not usual: fresh state, say, or an odd entry."""

@@ -22,3 +22,7 @@ from zdlfast.reference.sgd import SGD
 
 # In the book's order.
 __all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
+
+# Pickles name the package, in which the pages are.
+for _name in __all__:
+    globals()[_name].__module__ = __name__
