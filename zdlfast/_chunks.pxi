@@ -30,10 +30,10 @@ cdef int64_t measure(Entry *entries, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t k
     for k in range(count):
         entries[k].begin = bytes
-        if entries[k].road == USUAL:
-            bytes += length(&entries[k])
-        else:
+        if entries[k].road != USUAL:
             entries[k].n = 0
+        else:
+            bytes += length(&entries[k])
     return bytes
 
 
@@ -49,7 +49,9 @@ cdef void execute_all(
         zdl_run(execute_chunk, &job, (bytes + job.chunk - 1) // job.chunk, threads)
     else:
         for k in range(count):
-            if entries[k].n > 0:
+            if entries[k].strides == NULL and entries[k].n * entries[k].width < ALIGN_FROM:
+                loop(entries[k].kind, <void **>entries[k].data, entries[k].n, entries[k].scalars)
+            elif entries[k].n > 0:
                 execute(&entries[k], loop, 0, entries[k].n)
 
 
@@ -86,7 +88,7 @@ cdef void cut(
         found[0], element[0] = low, 0
         return
     found[0] = low - 1
-    element[0] = <Py_ssize_t>(place // bytes_per_element(entry))
+    element[0] = <Py_ssize_t>(place // entry.width)
     if entry.strides != NULL:
         element[0] -= element[0] % BLOCK
     else:

@@ -16,6 +16,7 @@ cdef struct Entry:
     # What a kernel needs:
     int kind
     Py_ssize_t n
+    Py_ssize_t width                # bytes per element, of all arrays
     char *data[MAX_ARRAYS]
     Strides *strides                # owned; NULL for contiguous arrays
     const double *scalars
@@ -35,15 +36,9 @@ cdef inline Py_ssize_t itemsize(const Entry *entry, int i) noexcept nogil:
     return 8 if entry.kind & (GRAD_DOUBLE if i == 1 else PARAM_DOUBLE) else 4
 
 
-cdef inline int64_t bytes_per_element(const Entry *entry) noexcept nogil:
-    cdef int64_t bytes = (entry.count - 1) * itemsize(entry, 0) + itemsize(entry, 1)
-    # To gather and scatter elements takes a multiple of the time.
-    return 4 * bytes if entry.strides != NULL else bytes
-
-
 cdef inline int64_t length(const Entry *entry) noexcept nogil:
     """The bytes that an entry occupies, as a measure of the work on it."""
-    return entry.n * bytes_per_element(entry)
+    return <int64_t>entry.n * entry.width
 
 
 cdef inline int float_kind(PyArrayObject *array, bint *native) noexcept nogil:
@@ -66,6 +61,52 @@ cdef inline bint is_array(PyObject *value) noexcept:
     return PyArray_CheckExact(value) or Py_TYPE(value) == memmap_type
 
 
+cdef inline bint is_plain(Entry *entry, int count) noexcept:
+    """Do what `classify` does for what nearly all entries are, or say no.
+
+    That is: aligned arrays of one dtype, contiguous in C order, none overlapping another.
+    """
+    cdef PyArrayObject *array = <PyArrayObject *>entry.values[0]
+    cdef PyArray_Descr *dtype
+    cdef Py_ssize_t *shape
+    cdef Py_ssize_t n = 1, bytes
+    cdef int ndim, axis, i, j, needed = (
+        NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_WRITEABLE
+    )
+    if not PyArray_CheckExact(<PyObject *>array):
+        return False
+    dtype, ndim, shape = PyArray_DESCR(array), PyArray_NDIM(array), PyArray_DIMS(array)
+    if (dtype != float32 and dtype != float64) or PyArray_FLAGS(array) & needed != needed:
+        return False
+    for axis in range(ndim):
+        n *= shape[axis]
+    entry.data[0] = PyArray_BYTES(array)
+    bytes = n * (8 if dtype == float64 else 4)
+    for i in range(1, count):
+        array = <PyArrayObject *>entry.values[i]
+        if (
+            array == NULL
+            or not PyArray_CheckExact(<PyObject *>array)
+            or PyArray_DESCR(array) != dtype
+            or PyArray_NDIM(array) != ndim
+            or (PyArray_FLAGS(array) | (NPY_ARRAY_WRITEABLE if i == 1 else 0)) & needed != needed
+        ):
+            return False
+        for axis in range(ndim):
+            if PyArray_DIMS(array)[axis] != shape[axis]:
+                return False
+        entry.data[i] = PyArray_BYTES(array)
+        for j in range(i):
+            # Nearer to each other than they are long, in either direction.
+            if <size_t>(entry.data[i] - entry.data[j] + bytes - 1) < <size_t>(2 * bytes - 1):
+                if bytes > 0:
+                    return False
+    entry.count, entry.made, entry.strides, entry.road = count, False, NULL, USUAL
+    entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
+    entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
+    return True
+
+
 cdef int classify(Entry *entry, int count) except -1:
     """Say what is to be done with an entry, and fill in what a kernel needs. Changes nothing."""
     cdef PyArrayObject **arrays = <PyArrayObject **>entry.values
@@ -74,6 +115,8 @@ cdef int classify(Entry *entry, int count) except -1:
     cdef bint native = True, complete = True
     cdef Py_ssize_t n = 1
     cdef Py_ssize_t *shape
+    if is_plain(entry, count):
+        return 0
     entry.count, entry.made, entry.strides = count, False, NULL
     if entry.values[1] == Py_None:
         entry.road = FROZEN
@@ -109,7 +152,7 @@ cdef int classify(Entry *entry, int count) except -1:
             return 0
         order &= flags
         entry.data[i] = PyArray_BYTES(arrays[i])
-    entry.n = n
+    entry.n, entry.width = n, (count - 1) * itemsize(entry, 0) + itemsize(entry, 1)
     if not complete:
         entry.road = FRESH
         return 0
@@ -117,6 +160,7 @@ cdef int classify(Entry *entry, int count) except -1:
         # Aligned, and contiguous in one common order: anything else needs strided iteration.
         if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
             entry.strides = make_strides(arrays, count)
+            entry.width *= 4    # to gather and scatter elements takes a multiple of the time
         if shares_memory_inside(entry):
             free(entry.strides)
             entry.strides = NULL
