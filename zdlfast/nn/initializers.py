@@ -37,8 +37,15 @@ class Initializer:
         ------
         TypeError
             The dtype is another one.
+        ValueError
+            The dtype cannot hold the weights.
         """
-        return (self.std(shape[0]) * rng.standard_normal(shape)).astype(float_dtype(dtype))
+        dtype = float_dtype(dtype)
+        with np.errstate(over="ignore"):
+            weights = (self.std(shape[0]) * rng.standard_normal(shape)).astype(dtype)
+        if not np.all(np.isfinite(weights)):
+            raise ValueError(f"{self!r} draws weights that {dtype} cannot hold")
+        return weights
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

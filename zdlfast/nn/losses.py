@@ -44,7 +44,7 @@ class SoftmaxCrossEntropy:
         ValueError
             A shape does not fit, a label is out of range, or the batch is empty.
         TypeError
-            Labels are no whole numbers.
+            Labels are no whole numbers, or scores are no floats.
         """
         self._t = one_hot(t, scores)
         shifted = scores - scores.max(axis=1, keepdims=True)
@@ -70,6 +70,8 @@ def one_hot(t: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Labels as one row per sample with a 1 at the label, checked, in the dtype of the scores."""
     if scores.ndim != 2 or scores.shape[1] == 0:
         raise ValueError(f"scores must have shape (n, classes), got {scores.shape}")
+    if scores.dtype.kind != "f":
+        raise TypeError(f"scores have dtype {scores.dtype}, expected floats")
     n, classes = scores.shape
     t = np.asarray(t)
     if n == 0:
@@ -79,8 +81,8 @@ def one_hot(t: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if t.shape == (n, classes):
         if not (np.all(t >= 0) and np.allclose(t.sum(axis=1), 1)):
             raise ValueError(
-                "one-hot labels must be 0 or more, and 1 in the sum of each row, got rows with "
-                f"the sums {np.unique(t.sum(axis=1))[:3]}"
+                "one-hot labels must be 0 or more, and 1 in the sum of each row, got a least "
+                f"label of {t.min()} and rows with the sums {np.unique(t.sum(axis=1))[:3]}"
             )
         return t.astype(scores.dtype, copy=False)
     if t.shape != (n,):
