@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 
 import zdlfast
 from zdlfast.nn import Normal, Sequential, dense_network
-from zdlfast.studies._study import Report, Setup, make_figure, smooth
-
-SUMMARY = "gradient descent on one fixed batch, and on a fresh batch at every step"
+from zdlfast.studies._study import Report, Setup, label_ends, make_figure, running_median
 
 SIZES, STD, BATCH, LR = (784, 50, 100, 10), 0.1, 10, 0.01
 STEPS, QUICK_STEPS = 1000, 200
 H, CHECKED = 1e-4, 200  # the distance of differences, and how many weights they are taken of
+SMOOTHED = 50  # steps
 FIXED, FRESH = "one fixed batch", "fresh batches"
 
 
@@ -104,15 +103,18 @@ def describe(result: Result) -> Report:
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(11, 5.5, f"784-50-100-10, batches of {BATCH}, SGD with lr {LR}")
+    figure = make_figure(3.6, f"784-50-100-10, batches of {BATCH}, SGD with lr {LR}")
     ax = figure.subplots()
+    lines = {}
     for name, losses in result.losses.items():
         steps = np.arange(1, len(losses) + 1)
-        (line,) = ax.plot(steps, losses, linewidth=0.7, alpha=0.45)
-        ax.plot(steps, smooth(losses, 50), color=line.get_color(), linewidth=2.2, label=name)
-    ax.set_xlabel("step")
-    ax.set_ylabel("loss of the batch (nats); bold: mean of 50")
+        (thin,) = ax.plot(steps, losses, linewidth=0.7, alpha=0.4)
+        (lines[name],) = ax.plot(steps, running_median(losses, SMOOTHED), color=thin.get_color(),
+                                 linewidth=2)  # fmt: skip
+    ax.set_xlim(0, len(losses))
     ax.set_ylim(bottom=0)
-    ax.legend(loc="upper right")
-    ax.grid(alpha=0.25)
+    ax.set_xlabel("step")
+    ax.set_ylabel(f"loss of the batch (nats);\nbold: running median of {SMOOTHED}")
+    ax.grid()
+    label_ends(ax, lines)
     return figure
