@@ -72,7 +72,7 @@ def draw(result: Result) -> Figure:
                    linewidth=1.2)  # fmt: skip
     above.set_xlabel("x")
     above.set_ylabel("y")
-    above.legend(title="moments", loc="lower left")
+    above.legend(title="moments", loc="lower left", frameon=True, edgecolor="none")
     below.set_xlabel("step t")
     below.set_ylabel("factor of lr")
     below.set_ylim(0, 0.4)
