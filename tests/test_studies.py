@@ -216,7 +216,7 @@ def test_a_running_median_forgets_single_spikes():
     np.testing.assert_array_equal(running_median(values[:2], 5), [np.nan, 1.5])
 
 
-def test_names_at_the_ends_of_lines_do_not_overlap():
+def test_names_saturated_of_lines_do_not_overlap():
     ax = make_figure(3.0, "title").subplots()
     values = {"a": [1.0, 5.0], "b": [1.0, 5.1], "c": [0.0, np.nan], "d": [np.nan, np.nan]}
     lines = {name: ax.plot(y)[0] for name, y in values.items()}
@@ -263,8 +263,8 @@ def test_the_bias_correction_needs_its_power():
 def test_initial_weights_make_the_activations_that_are_known(monkeypatch):
     monkeypatch.setattr(initialization, "STEPS", 1)
     result = initialization.compute(Setup(seed=0))
-    assert result.at_the_ends["std 1"] == pytest.approx(0.498, abs=5e-4)
-    assert result.in_the_middle["std 0.01"] == 1.0
+    assert result.saturated["std 1"] == pytest.approx(0.498, abs=5e-4)
+    assert result.near_half["std 0.01"] == 1.0
     sigmoid, relu = (
         {label: stds[-1] for label, stds in result.stds[name].items()}
         for name in ("sigmoid", "ReLU")

@@ -1,4 +1,4 @@
-"""Gradients by differences, to check those by backpropagation (book 1, section 4.3)."""
+"""Numerical gradients, to check those of backpropagation (book 1, section 4.3)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def numerical_gradient(
     Raises
     ------
     TypeError
-        `x` is no array of floats, or of float16, which is too coarse for differences.
+        `x` is no array of floats, or of float16, in which differences round to 0.
     ValueError
         `h` is lost in the rounding of an element of `x`: the difference would be 0.
     """
@@ -67,7 +67,7 @@ def numerical_gradient(
 
 
 def gradient_check(network: Sequential, x: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """Compare a network's gradients by backpropagation with those by differences.
+    """Compare a network's gradients by backpropagation with numerical ones.
 
     The loss is that of training, with the same units dropped at every evaluation. The network is
     left as it was.
@@ -90,7 +90,7 @@ def gradient_check(network: Sequential, x: np.ndarray, t: np.ndarray) -> dict[st
     Raises
     ------
     TypeError
-        The network is of another dtype: differences of float32 are too coarse.
+        The network is of another dtype: float32 is too coarse for differences.
     """
     for key, value in network.params.items():
         if value.dtype != np.float64:

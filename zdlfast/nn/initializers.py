@@ -54,7 +54,7 @@ class Initializer:
 class Normal(Initializer):
     """Normally distributed weights of one standard deviation everywhere.
 
-    With a large one the outputs of sigmoid and tanh stick to their ends, where gradients vanish;
+    With a large one sigmoid and tanh saturate, where gradients vanish;
     with a small one all units do the same.
 
     Parameters
@@ -91,7 +91,7 @@ class He(Initializer):
 
 
 class Zeros(Initializer):
-    """All weights 0: no way to begin, because all units of a layer stay equal for ever."""
+    """All weights 0: nothing breaks the symmetry, and all units of a layer stay equal."""
 
     def std(self, fan_in: int) -> float:
         return 0.0

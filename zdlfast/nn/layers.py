@@ -46,7 +46,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        """The gradient of the loss by the inputs, from that by the outputs.
+        """The gradient of the loss with respect to the inputs, from that to the outputs.
 
         Goes back through the latest `forward`, and sets `grads`.
         """
@@ -228,7 +228,7 @@ class BatchNormalization(Layer):
 
 
 class Dropout(Layer):
-    """In training, drops units at random, anew at each pass; in inference, damps all instead.
+    """In training, drops units at random, anew at each pass; in inference, scales all down.
 
     As in the book: what is kept in training is passed on as it is, and outputs are multiplied by
     ``1 - ratio`` in inference (Srivastava et al., 2014).

@@ -18,8 +18,9 @@ class SoftmaxCrossEntropy:
     -----
     The code of the Adam article shows the mean of the loss and goes on with the gradient of the
     sum, which is larger by the size of the batch: that makes its plain SGD with lr 0.001 learn
-    at all. ``reduction="sum"`` has this gradient. The book adds 1e-7 within the logarithm, lest
-    it be of 0; here the logarithm of the softmax is computed at once, which needs no such thing.
+    at all. ``reduction="sum"`` has this gradient. The book adds 1e-7 within the logarithm, so
+    that it is never that of 0; the logarithm of the softmax, computed at once, needs no such
+    thing.
     """
 
     def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
@@ -55,7 +56,7 @@ class SoftmaxCrossEntropy:
         return float(loss / self._divisor())
 
     def backward(self) -> np.ndarray:
-        """The gradient of the latest loss by the scores."""
+        """The gradient of the latest loss with respect to the scores."""
         gradient: np.ndarray = (self._y - self._t) / self._divisor()
         return gradient
 

@@ -137,7 +137,7 @@ class Sequential:
         return loss
 
     def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
-        """The gradient of the loss in training by every parameter, by backpropagation.
+        """The gradient of the loss in training for every parameter, by backpropagation.
 
         Parameters are as for `loss`.
 

@@ -57,7 +57,7 @@ def describe(result: Result) -> Report:
         ["moments", "x", "y", "height", "last factor of lr"],
         rows,
         f"The first step is the same. Then the paths part, by up to {apart:.2f}: without the "
-        "power t, the correction of the first step goes on for ever.",
+        "power t, the correction of the first step is used for all.",
     )
 
 

@@ -34,8 +34,8 @@ class Result:
     histograms: dict[str, dict[str, np.ndarray]]  # (layers, bins), shares
     edges: dict[str, np.ndarray]
     stds: dict[str, dict[str, list[float]]]  # of every layer
-    at_the_ends: dict[str, float]  # of the last sigmoid layer: outside of 0.01 to 0.99
-    in_the_middle: dict[str, float]  # the same: within 0.45 to 0.55
+    saturated: dict[str, float]  # of the last sigmoid layer: outside of 0.01 to 0.99
+    near_half: dict[str, float]  # the same: within 0.45 to 0.55
     zero_rank: int  # of the gradient of a network of zeros
     losses: dict[str, np.ndarray]
 
@@ -76,7 +76,7 @@ def activations(layer: zdlfast.nn.Layer, init: Initializer, seed: int) -> list[n
 
 def rank_of_zeros(setup: Setup) -> int:
     """The rank of the last weights' gradient if all weights are the same: all columns of the
-    units' side are equal, so that the units stay equal for ever."""
+    units' side are equal, so that the units stay equal."""
     (x, t), _ = setup.images
     network = dense_network(784, 50, 10, activation=Sigmoid, init=Zeros())
     return int(np.linalg.matrix_rank(network.gradient(x[:100], t[:100])["W2"]))
@@ -101,15 +101,15 @@ def describe(result: Result) -> Report:
         losses = result.losses.get(label)
         rows.append([
             label,
-            f"{result.at_the_ends[label]:.1%}",
-            f"{result.in_the_middle[label]:.1%}",
+            f"{result.saturated[label]:.1%}",
+            f"{result.near_half[label]:.1%}",
             *(f"{result.stds[name][label][-1]:.2g}" for name in ACTIVATIONS),
             "" if losses is None else f"{losses[-50:].mean():.4f}",
         ])  # fmt: skip
     return Report(
-        ["weights", "at the ends", "in the middle", "sigmoid", "tanh", "ReLU", "last 50 losses"],
+        ["weights", "saturated", "near 0.5", "sigmoid", "tanh", "ReLU", "last 50 losses"],
         rows,
-        "After five layers: with std 1 half of all sigmoids are at their ends, where nothing is "
+        "After five layers: with std 1 half of all sigmoids are saturated, where nothing is "
         "learned; with 0.01 all units do the same, and ReLU dies out. Xavier keeps sigmoid and "
         "tanh spread, He keeps ReLU so. From zeros, the gradient of the weights has rank "
         f"{result.zero_rank}: all units stay equal. (Middle columns: standard deviations.)",
