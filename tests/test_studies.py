@@ -169,7 +169,7 @@ def test_output_that_cannot_show_all_characters_is_no_error(tmp_path, environmen
     assert b"0.1022" in done.stdout
     assert (tmp_path / "bias_correction.png").exists()
     saved = json.loads((tmp_path / "bias_correction.json").read_text(encoding="ascii"))
-    assert "divided by 1 - βᵗ" in saved["result"]["paths"]
+    assert "divided by 1 - beta**t" in saved["result"]["paths"]
 
 
 def test_results_are_saved_before_they_are_shown(monkeypatch, tmp_path):

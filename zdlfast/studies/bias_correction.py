@@ -14,7 +14,7 @@ from zdlfast.studies._study import Report, Setup, make_figure
 from zdlfast.studies.trajectories import START, STEPS, draw_valley, follow, valley
 
 LR = 0.3
-TRUE, PROSE = "divided by 1 - βᵗ", "divided by 1 - β"
+TRUE, PROSE = "divided by 1 - beta**t", "divided by 1 - beta"
 
 
 class AdamOfTheProse(zdlfast.Adam):
@@ -65,14 +65,13 @@ def draw(result: Result) -> Figure:
     figure = make_figure(4.9, f"Adam, {STEPS} steps down x²/20 + y² from {START}, lr {LR}")
     above, below = figure.subplots(2, 1, height_ratios=[1.5, 1])
     draw_valley(above)
+    steps = np.arange(1, STEPS + 1)
     for (name, path), style in zip(result.paths.items(), ("o-", "s-"), strict=True):
-        above.plot(*path.T, style, markersize=3.5, linewidth=1.2,
-                   label=name.replace("βᵗ", "$β^t$"))  # fmt: skip
-        below.plot(np.arange(1, STEPS + 1), result.rates[name], style, markersize=3.5,
-                   linewidth=1.2)  # fmt: skip
+        for ax, line in ((above, path.T), (below, (steps, result.rates[name]))):
+            ax.plot(*line, style, markersize=3.5, linewidth=1.2, label=name)
     above.set_xlabel("x")
     above.set_ylabel("y")
-    above.legend(title="moments", loc="lower left", frameon=True, edgecolor="none")
+    above.legend(title="moments", loc="lower right", frameon=True, edgecolor="none")
     below.set_xlabel("step t")
     below.set_ylabel("factor of lr")
     below.set_ylim(0, 0.4)
