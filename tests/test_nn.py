@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -160,8 +161,38 @@ def test_the_numerical_gradient_restores_x_if_the_function_raises():
     with pytest.raises(RuntimeError, match="no"):
         numerical_gradient(fails, x)
     assert np.array_equal(x, np.ones(3))
-    with pytest.raises(TypeError, match="x must be an array of floats, got int64"):
-        numerical_gradient(fails, np.ones(3, np.int64))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float16])
+def test_the_numerical_gradient_refuses_dtypes_that_lose_h(dtype):
+    text = f"x must be an array of float32 or float64, got {np.dtype(dtype)}"
+    with pytest.raises(TypeError, match=text):
+        numerical_gradient(lambda a: float(np.sum(a * a)), np.ones(3, dtype))
+
+
+def test_the_numerical_gradient_tells_where_h_is_lost(dtype):
+    x = np.array([1.0, 1e13, 2.0], dtype)
+    with pytest.raises(ValueError, match=r"h=0.0001 is lost beside the .* at \(1,\) of x"):
+        numerical_gradient(lambda a: float(np.sum(a)), x)
+    assert np.array_equal(x, np.array([1.0, 1e13, 2.0], dtype))
+
+
+def test_the_numerical_gradient_divides_by_the_distance_that_there_is():
+    # 1000 + 1e-4 rounds to 1000 + 1.2e-4 in float32.
+    x = np.array([1000.0], np.float32)
+    gradient = numerical_gradient(lambda a: 3.0 * float(a[0]), x)
+    assert gradient[0] == 3.0
+
+
+@pytest.mark.parametrize("h", [0.0, -1e-4, np.nan, np.inf, pytest.param(10**400, id="huge")])
+def test_a_wrong_h_is_told(h):
+    with pytest.raises(ValueError, match="numerical_gradient: h must be"):
+        numerical_gradient(np.sum, np.ones(3), h)
+
+
+def test_gradient_check_refuses_float32(rng):
+    with pytest.raises(TypeError, match="gradient_check: W1 has dtype float32, expected float64"):
+        gradient_check(dense_network(5, 4, 3, rng=1, dtype="f4"), *batch(rng))
 
 
 def test_weight_decay_leaves_biases_and_batch_normalization_alone(rng):
@@ -346,6 +377,34 @@ def test_dropout_drops_its_share_anew_at_each_pass():
         ),
         (lambda: dense_network(2, 3, activation="relu"), TypeError, "activation must be a class"),
         (lambda: Trainer(None, None, batch_size=0), ValueError, "batch_size must be at least 1"),
+        (lambda: Dropout(10**400), ValueError, r"ratio must be in \[0, 1\), got about 1e\+400"),
+        (lambda: Normal(-(10**5000)), ValueError, r"std must be finite and >= 0, got about -1e"),
+        (
+            lambda: Sequential(ReLU(), weight_decay=10**400),
+            ValueError,
+            r"Sequential: weight_decay must be finite and >= 0, got about 1e\+400",
+        ),
+        (
+            lambda: Normal(Fraction(10) ** 400),
+            ValueError,
+            r"Normal: std must be finite and >= 0, got Fraction\(10",
+        ),
+        (lambda: Affine(10**400, 3), ValueError, r"Affine: inputs must be at most .*1e\+400"),
+        (
+            lambda: Trainer(None, None, epochs=10**400),
+            ValueError,
+            r"Trainer: epochs must be at most \d+, got about 1e\+400",
+        ),
+        (
+            lambda: BatchNormalization(3, eps=1e-50, dtype="f4"),
+            ValueError,
+            "eps must be > 0 in float32, got 1e-50",
+        ),
+        (
+            lambda: Affine(3, 2, Normal(1e300), rng=1, dtype="f4"),
+            ValueError,
+            r"Normal\(1e\+300\) draws weights that float32 cannot hold",
+        ),
     ],
 )
 def test_wrong_options_are_told(make, error, text):
@@ -357,12 +416,12 @@ def test_wrong_options_are_told(make, error, text):
     ("x", "t", "error", "text"),
     [
         (np.ones((2, 4)), [0, 1], ValueError,
-         r"Affine\(5, 8\): expected inputs of shape \(n, 5\), got \(2, 4\)"),
+         r"Affine\(5, 8\): expected inputs of shape \(n, 5\) with n > 0, got \(2, 4\)"),
         (np.ones(5), [0], ValueError, r"expected inputs of shape \(n, 5\)"),
         (np.ones((0, 5)), [], ValueError, "expected at least one sample"),
         (np.ones((2, 5)) * 1j, [0, 1], TypeError, "dtype complex128, expected real numbers"),
-        (np.full((2, 5), np.nan), [0, 1], ValueError, "NaN or infinity"),
-        (np.full((2, 5), np.inf), [0, 1], ValueError, "NaN or infinity"),
+        (np.full((2, 5), np.nan), [0, 1], ValueError, "the batch x holds nan, expected finite"),
+        (np.full((2, 5), -np.inf), [0, 1], ValueError, "the batch x holds -inf"),
         (np.ones((2, 5)), [0, 3], ValueError, "label 3 is out of range, expected 0 to 2"),
         (np.ones((2, 5)), [-1, 0], ValueError, "label -1 is out of range"),
         (np.ones((2, 5)), [0], ValueError, r"labels have shape \(1,\), expected \(2,\)"),
@@ -370,6 +429,7 @@ def test_wrong_options_are_told(make, error, text):
         (np.ones((2, 5)), np.ones((2, 4)), ValueError, r"labels have shape \(2, 4\)"),
         (np.ones((2, 5)), np.ones((2, 3)), ValueError, "one-hot labels"),
         (np.ones((2, 5)), np.full((2, 3), np.nan), ValueError, "one-hot labels"),
+        (np.ones((2, 5)), [[2, -1, 0]] * 2, ValueError, "one-hot labels .* a least label of -1"),
     ],
 )  # fmt: skip
 def test_wrong_batches_are_told_and_change_nothing(x, t, error, text):
@@ -380,6 +440,47 @@ def test_wrong_batches_are_told_and_change_nothing(x, t, error, text):
             ask(x, np.array(t))
     for key, value in network.params.items():
         assert np.array_equal(value, before[key])
+
+
+def test_numbers_that_are_infinite_in_the_network_s_dtype_are_told(rng):
+    x, t = batch(rng)
+    x[3, 2] = 1e300
+    assert np.isfinite(dense_network(5, 4, 3, rng=1).loss(x, t))
+    network = dense_network(5, 4, 3, rng=1, dtype="f4")
+    for ask in (network.loss, network.gradient, network.accuracy):
+        with pytest.raises(ValueError, match=r"x holds 1e\+300, expected finite .* of float32"):
+            ask(x, t)
+
+
+@pytest.mark.parametrize("given", [np.uint8, np.int64, bool, np.float16, ">f4"])
+def test_samples_of_other_dtypes_are_taken_as_floats(given, dtype):
+    x, t = np.array([[1, 0, 1], [0, 1, 1]], given), [0, 1]
+    for network in (dense_network(3, 4, 2, rng=1, dtype=dtype, activation=Sigmoid),
+                    Sequential(ReLU())):  # fmt: skip
+        expected = network.loss(x.astype(np.float32), t)
+        assert network.loss(x, t) == pytest.approx(expected, rel=1e-6)
+
+
+def test_unsigned_integers_do_not_wrap():
+    x = np.array([[3, 0, 200]], np.uint8)
+    np.testing.assert_allclose(Sigmoid().forward(x), Sigmoid().forward(x * 1.0), rtol=1e-3)
+    with pytest.raises(TypeError, match="scores have dtype uint8, expected floats"):
+        SoftmaxCrossEntropy().forward(x, np.array([0]))
+
+
+@pytest.mark.parametrize("layer", [Affine(5, 3, rng=1), BatchNormalization(5)])
+def test_an_empty_batch_is_told_by_the_layer(layer, training):
+    with pytest.raises(ValueError, match=r"\(n, 5\) with n > 0, got \(0, 5\)"):
+        layer.forward(np.ones((0, 5)), training)
+    if isinstance(layer, BatchNormalization):
+        assert np.array_equal(layer.running_mean, np.zeros(5))
+
+
+def test_a_sample_without_a_prediction_is_no_success(rng):
+    network = dense_network(5, 4, 3, rng=1)
+    x, _ = batch(rng)
+    network.params["b2"][:] = np.nan
+    assert network.accuracy(x, np.zeros(6, int)) == 0.0
 
 
 # ------------------------------------------------------------------ training
@@ -505,6 +606,72 @@ def test_a_trainer_refuses_data_that_does_not_fit():
     for x, t in ((np.ones((3, 5)), [0, 1]), (np.ones((0, 5)), []), (1.0, 1)):
         with pytest.raises(ValueError, match="as many labels as samples"):
             trainer.fit(x, t)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "text"),
+    [
+        ((np.ones((3, 5)),), "got a tuple of length 1"),
+        (((x, 0) for x in np.ones((3, 5))), "got a generator"),
+        (np.ones((2, 5)), "got a ndarray of length 2"),
+        ({"x": 1, "t": 2}, "got a dict of length 2"),
+        (3, "got a int"),
+    ],
+)
+def test_evaluate_has_to_be_a_pair(evaluate, text, rng):
+    trainer = Trainer(dense_network(5, 4, 3, rng=1), zdlfast.SGD(), progress=False)
+    with pytest.raises(TypeError, match="evaluate must be a pair of samples and labels, " + text):
+        trainer.fit(*batch(rng), evaluate=evaluate)
+
+
+def test_evaluate_takes_lists_and_labels_that_fit(rng):
+    trainer = Trainer(dense_network(5, 4, 3, rng=1), zdlfast.SGD(), epochs=1, progress=False)
+    x, t = batch(rng)
+    history = trainer.fit(x, t, evaluate=[x.tolist(), t.tolist()])
+    assert np.array_equal(history.test_accuracy, history.train_accuracy)
+    for labels in (t[:5], []):
+        with pytest.raises(ValueError, match="as many labels as samples"):
+            trainer.fit(x, t, evaluate=(x, labels))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e300])
+def test_wrong_samples_are_told_before_the_first_epoch(wrong, rng):
+    network = dense_network(5, 4, 3, rng=1, dtype="f4")
+    trainer = Trainer(network, zdlfast.SGD(), batch_size=2, progress=False)
+    before = network.params["W1"].copy()
+    x, t = batch(rng)
+    bad = x.copy()
+    bad[5, 0] = wrong
+    for data in ((bad, t, None), (x, t, (bad, t))):
+        with pytest.raises(ValueError, match="the batch x holds"):
+            trainer.fit(*data)
+    assert np.array_equal(network.params["W1"], before)
+
+
+def test_training_ends_where_the_loss_is_no_number(rng):
+    network = dense_network(5, 4, 3, rng=1)
+    trainer = Trainer(network, zdlfast.SGD(lr=1e200), epochs=50, batch_size=60, rng=1,
+                      progress=False)  # fmt: skip
+    text = r"the loss became nan at step \d+, in epoch 1 of 50, with SGD\(lr=1e\+200"
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=text):
+        trainer.fit(*blobs(rng))
+
+
+def test_an_optimizer_that_skips_goes_on(rng):
+    class Sometimes(Sequential):
+        def gradient(self, x, t):
+            grads = super().gradient(x, t)
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 2:
+                self.batch_loss = np.nan
+                grads["W1"][:] = np.nan
+            return grads
+
+    network = Sometimes(Affine(5, 3, rng=1))
+    optimizer = zdlfast.SGD(nonfinite="skip")
+    history = Trainer(network, optimizer, epochs=1, batch_size=60, progress=False).fit(*blobs(rng))
+    assert np.array_equal(np.isnan(history.loss), [False, True, False, False])
+    assert np.all(np.isfinite(network.params["W1"]))
 
 
 def test_it_needs_numpy_alone():

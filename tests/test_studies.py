@@ -3,15 +3,17 @@
 import importlib
 import json
 import math
+import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from zdlfast.nn import Affine
-from zdlfast.studies import NAMES, bias_correction, hyperparameters, initialization, trajectories
+from zdlfast.studies import STUDIES, bias_correction, hyperparameters, initialization, trajectories
 from zdlfast.studies import __main__ as command
-from zdlfast.studies._study import Setup, smooth
+from zdlfast.studies._study import Setup, label_ends, make_figure, running_median
 
 QUICK = {
     "optimizers": {"QUICK_STEPS": 20, "QUICK_SEEDS": 2},
@@ -35,7 +37,7 @@ def run(monkeypatch, *args):
 # ------------------------------------------------------------------ the command
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_each_study_prints_a_finding_and_saves_picture_and_numbers(
     monkeypatch, tmp_path, capsys, name
 ):
@@ -43,7 +45,7 @@ def test_each_study_prints_a_finding_and_saves_picture_and_numbers(
         monkeypatch.setattr(study(name), setting, value)
     assert run(monkeypatch, name, "--quick", "--seed", 3, "--out", tmp_path / "new") == 0
     printed = capsys.readouterr().out
-    assert study(name).SUMMARY.split()[0] in printed
+    assert STUDIES[name].split()[0] in printed
     assert (tmp_path / f"new/{name}.png").read_bytes().startswith(b"\x89PNG")
     saved = json.loads((tmp_path / f"new/{name}.json").read_text())
     assert saved["study"] == name
@@ -55,16 +57,15 @@ def test_each_study_prints_a_finding_and_saves_picture_and_numbers(
 def test_without_a_name_they_are_listed(monkeypatch, capsys):
     assert run(monkeypatch) == 0
     printed = capsys.readouterr().out
-    for name in NAMES:
-        assert name in printed
-        assert study(name).SUMMARY in " ".join(printed.split())
+    for name, summary in STUDIES.items():
+        assert f"{name} {summary}" in " ".join(printed.split())
 
 
 def test_help_names_the_studies_and_options(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         run(monkeypatch, "--help")
     printed = capsys.readouterr().out
-    for word in (*NAMES, "--out", "--seed", "--data", "--quick", "all"):
+    for word in (*STUDIES, "--out", "--seed", "--data", "--quick", "all"):
         assert word in printed
 
 
@@ -72,7 +73,7 @@ def test_all_runs_all(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(command, "run", lambda name, *args: ran.append(name))
     assert run(monkeypatch, "all", "--out", tmp_path) == 0
-    assert ran == NAMES
+    assert ran == list(STUDIES)
 
 
 def test_a_wrong_name_or_folder_is_told(monkeypatch, tmp_path, capsys):
@@ -80,7 +81,7 @@ def test_a_wrong_name_or_folder_is_told(monkeypatch, tmp_path, capsys):
         run(monkeypatch, "nonsense")
     assert "nonsense" in capsys.readouterr().err
     assert run(monkeypatch, "minibatch", "--quick", "--data", tmp_path, "--out", tmp_path) == 1
-    assert "train-images-idx3-ubyte" in capsys.readouterr().out
+    assert "train-images-idx3-ubyte" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", ["-1", "5000000000", "one"])
@@ -93,7 +94,7 @@ def test_a_wrong_seed_is_told(monkeypatch, capsys, seed):
 def test_an_out_that_is_a_file_is_told(monkeypatch, tmp_path, capsys):
     (tmp_path / "[x]").write_text("")
     assert run(monkeypatch, "trajectories", "--out", tmp_path / "[x]") == 1
-    assert "[x]" in "".join(capsys.readouterr().out.split("\n"))
+    assert "[x]" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_is_no_result(monkeypatch):
@@ -113,7 +114,84 @@ def test_ctrl_c_is_no_traceback(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(trajectories, "compute", interrupted)
     assert run(monkeypatch, "trajectories", "--out", tmp_path) == 130
-    assert "interrupted" in capsys.readouterr().out
+    assert "trajectories: interrupted" in capsys.readouterr().err
+
+
+def start(*args, code="pass", **environment):
+    """Run the command in a process of its own."""
+    arguments = [
+        "-c",
+        f"{code}; import runpy; runpy.run_module('zdlfast.studies', None, '__main__')",
+    ]
+    return subprocess.run(
+        [sys.executable, *arguments, *map(str, args)],
+        env={**os.environ, **environment}, capture_output=True, timeout=120,
+    )  # fmt: skip
+
+
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys(({}), None))"
+EXTRA = "'matplotlib', 'cycler', 'rich', 'sklearn', 'scipy', 'joblib', 'threadpoolctl'"
+
+
+def test_they_are_listed_with_numpy_alone():
+    for args in ((), ("--help",)):
+        done = start(*args, code=WITHOUT.format(EXTRA))
+        assert done.returncode == 0, done.stderr
+        for name in STUDIES:
+            assert name.encode() in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "rich", "sklearn"])
+def test_what_is_missing_is_told(tmp_path, missing):
+    done = start("minibatch", "--quick", "--out", tmp_path, code=WITHOUT.format(f"'{missing}',"))
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("error: ")
+    assert missing.replace("sklearn", "scikit-learn") in line
+    assert "pip install '.[studies]'" in line
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "cp932"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+    ids=["cp932", "ascii", "C"],
+)
+def test_output_that_cannot_show_all_characters_is_no_error(tmp_path, environment):
+    listed = start(**environment)
+    assert listed.returncode == 0, listed.stderr
+    assert b"x?/20 + y?" in listed.stdout
+    done = start("bias_correction", "--out", tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    assert b"0.1022" in done.stdout
+    assert (tmp_path / "bias_correction.png").exists()
+    saved = json.loads((tmp_path / "bias_correction.json").read_text(encoding="ascii"))
+    assert "divided by 1 - beta**t" in saved["result"]["paths"]
+
+
+def test_results_are_saved_before_they_are_shown(monkeypatch, tmp_path):
+    from rich.table import Table
+
+    def fails(*args, **kwargs):
+        raise ValueError("cannot be shown")
+
+    monkeypatch.setattr(Table, "__rich_console__", fails)
+    assert run(monkeypatch, "trajectories", "--out", tmp_path) == 1
+    assert sorted(os.listdir(tmp_path)) == ["trajectories.json", "trajectories.png"]
+
+
+def test_results_that_cannot_be_saved_are_shown(monkeypatch, tmp_path, capsys):
+    def fails(result):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(trajectories, "draw", fails)
+    assert run(monkeypatch, "trajectories", "--out", tmp_path) == 1
+    printed = capsys.readouterr()
+    assert "SGD zigzags" in printed.out
+    assert "no space left" in printed.err
 
 
 @pytest.mark.parametrize("name", ["minibatch", "optimizers"])
@@ -131,9 +209,21 @@ def test_numbers_become_json():
     assert command.plain(values) == {"a": [0, 1], "1": [0.5, None, "x", None, True]}
 
 
-def test_smoothing_takes_the_mean_of_neighbours():
-    smoothed = smooth(np.array([0.0, 3.0, 6.0, 9.0]), 3)
-    np.testing.assert_allclose(smoothed, [np.nan, 3.0, 6.0, np.nan])
+def test_a_running_median_forgets_single_spikes():
+    values = np.array([1.0, 2.0, 900.0, 4.0, 5.0, 6.0])
+    np.testing.assert_array_equal(running_median(values, 3), [np.nan, 2.0, 4.0, 5.0, 5.0, np.nan])
+    assert running_median(values, 4).shape == values.shape
+    np.testing.assert_array_equal(running_median(values[:2], 5), [np.nan, 1.5])
+
+
+def test_names_saturated_of_lines_do_not_overlap():
+    ax = make_figure(3.0, "title").subplots()
+    values = {"a": [1.0, 5.0], "b": [1.0, 5.1], "c": [0.0, np.nan], "d": [np.nan, np.nan]}
+    lines = {name: ax.plot(y)[0] for name, y in values.items()}
+    label_ends(ax, lines, gap=0.1)
+    heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert list(heights) == ["c", "a", "b"]
+    assert heights["b"] == pytest.approx(heights["a"] + 0.1)
 
 
 # ------------------------------------------------------------------ what they find
@@ -173,8 +263,8 @@ def test_the_bias_correction_needs_its_power():
 def test_initial_weights_make_the_activations_that_are_known(monkeypatch):
     monkeypatch.setattr(initialization, "STEPS", 1)
     result = initialization.compute(Setup(seed=0))
-    assert result.at_the_ends["std 1"] == pytest.approx(0.498, abs=5e-4)
-    assert result.in_the_middle["std 0.01"] == 1.0
+    assert result.saturated["std 1"] == pytest.approx(0.498, abs=5e-4)
+    assert result.near_half["std 0.01"] == 1.0
     sigmoid, relu = (
         {label: stds[-1] for label, stds in result.stds[name].items()}
         for name in ("sigmoid", "ReLU")
@@ -204,7 +294,8 @@ def test_a_failed_trial_is_recorded_and_does_not_end_the_search(monkeypatch):
         Setup(quick=True), [{"lr": 1e200, "weight_decay": 1e-8}, {"lr": 0.1, "weight_decay": 1e-8}]
     )
     assert [trial.accuracy is None for trial in trials] == [True, False]
-    assert len(hyperparameters.propose(trials, 2, np.random.default_rng(0))) == 2
+    candidates = [{"lr": 1e-3, "weight_decay": 1e-5}, {"lr": 1e-6, "weight_decay": 1e-8}]
+    assert hyperparameters.propose(trials, candidates) in candidates
 
 
 def test_all_searches_have_the_same_budget(monkeypatch):
@@ -214,6 +305,8 @@ def test_all_searches_have_the_same_budget(monkeypatch):
     assert {len(of_search) for of_search in trials.values()} == {9}
     assert len({trial.lr for trial in trials[hyperparameters.GRID]}) == 3
     assert len({trial.lr for trial in trials[hyperparameters.RANDOM]}) == 9
+    first = hyperparameters.FIRST
+    assert trials[hyperparameters.BAYES][:first] == trials[hyperparameters.RANDOM][:first]
     for of_search in trials.values():
         for trial in of_search:
             for name, (low, high) in hyperparameters.RANGES.items():

@@ -8,7 +8,7 @@ back if it is interrupted or if NumPy raises after all: an update happens whole 
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,6 +238,10 @@ class Optimizer(Locked):
 
     def _was_loaded(self) -> None:
         """State has come from elsewhere."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        # The oldest protocols know no classes like this one.
+        return super().__reduce_ex__(max(int(protocol), 2))
 
     def __getstate__(self) -> Any:
         # For pickle and copy, which go on when the lock is released: of an optimizer that another

@@ -17,7 +17,7 @@ from zdlfast.nn.initializers import float_dtype
 Split = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-#: The four files of MNIST, images and labels by turns, with the SHA-256 of each when gzipped.
+#: The four files of MNIST, images and labels alternating, with the SHA-256 of each when gzipped.
 MNIST = {
     "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",

@@ -10,6 +10,11 @@
 
 A network's ``params`` and ``gradient(x, t)`` are dicts of arrays, as ``optimizer.update`` takes
 them. float32 stays float32 from the data to the gradients.
+
+A gradient is that of the loss of the batch as it is given. The loss is the mean over the batch, so
+gradients are means too, and ``lr`` means the same for every size of batch. With
+``SoftmaxCrossEntropy("sum")`` both are sums and grow with the batch. The optimizer averages
+nothing: it takes gradients as they come.
 """
 
 from zdlfast.nn.gradient import gradient_check, numerical_gradient

@@ -1,14 +1,14 @@
-"""Gradients by differences, to check those by backpropagation (book 1, section 4.3)."""
+"""Numerical gradients, to check those of backpropagation (book 1, section 4.3)."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zdlfast.nn._checks import positive
 from zdlfast.nn.layers import Dropout
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def numerical_gradient(
     ----------
     f : callable
         Takes the array and returns a number.
-    x : ndarray of float
-        Where. Its elements are changed one at a time while `f` is asked, and are what they were
-        in the end, whatever happens.
+    x : ndarray
+        Where: float64, or float32 with what that loses. Its elements are changed one at a time
+        while `f` is asked, and are what they were in the end, whatever happens.
     h : float
-        The distance.
+        The distance, before it is rounded to what `x` can hold.
 
     Returns
     -------
@@ -38,28 +38,36 @@ def numerical_gradient(
     Raises
     ------
     TypeError
-        `x` is no array of floats, in which so small a step would be lost.
+        `x` is no array of floats, or of float16, in which differences round to 0.
+    ValueError
+        `h` is lost in the rounding of an element of `x`: the difference would be 0.
     """
-    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-        raise TypeError(f"x must be an array of floats, got {getattr(x, 'dtype', type(x))}")
-    if not (math.isfinite(h) and h > 0):
-        raise ValueError(f"h must be a finite number > 0, got {h!r}")
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f" or x.dtype.itemsize < 4:
+        raise TypeError(
+            f"x must be an array of float32 or float64, got {getattr(x, 'dtype', type(x))}"
+        )
+    h = positive("numerical_gradient", "h", h)
     gradient = np.zeros_like(x)
     for index in np.ndindex(x.shape):
         before = x[index]
+        above, below = x.dtype.type(before + h), x.dtype.type(before - h)
+        if not below < before < above:
+            raise ValueError(
+                f"numerical_gradient: h={h!r} is lost beside the {before} at {index} of x"
+            )
         try:
-            x[index] = before + h
-            above = f(x)
-            x[index] = before - h
-            below = f(x)
+            x[index] = above
+            difference = float(f(x))
+            x[index] = below
+            difference -= float(f(x))
         finally:
             x[index] = before
-        gradient[index] = (above - below) / (2 * h)
+        gradient[index] = difference / (above - below)
     return gradient
 
 
 def gradient_check(network: Sequential, x: np.ndarray, t: np.ndarray) -> dict[str, float]:
-    """Compare a network's gradients by backpropagation with those by differences.
+    """Compare a network's gradients by backpropagation with numerical ones.
 
     The loss is that of training, with the same units dropped at every evaluation. The network is
     left as it was.
@@ -67,7 +75,7 @@ def gradient_check(network: Sequential, x: np.ndarray, t: np.ndarray) -> dict[st
     Parameters
     ----------
     network : Sequential
-        In float64: differences of float32 are too coarse.
+        Of float64.
     x, t : ndarray
         A batch; a few samples are enough.
 
@@ -78,7 +86,15 @@ def gradient_check(network: Sequential, x: np.ndarray, t: np.ndarray) -> dict[st
         relative to a ten-thousandth of the whole gradient if that is more: a bias before a batch
         normalization has no effect, and a gradient of rounding errors. Below 1e-6 is good,
         unless an input of a ReLU happens to be about 0.
+
+    Raises
+    ------
+    TypeError
+        The network is of another dtype: float32 is too coarse for differences.
     """
+    for key, value in network.params.items():
+        if value.dtype != np.float64:
+            raise TypeError(f"gradient_check: {key} has dtype {value.dtype}, expected float64")
     network = copy.deepcopy(network)
     generators = [
         layer.rng.bit_generator for layer in network.layers if isinstance(layer, Dropout)

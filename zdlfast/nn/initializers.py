@@ -37,8 +37,15 @@ class Initializer:
         ------
         TypeError
             The dtype is another one.
+        ValueError
+            The dtype cannot hold the weights.
         """
-        return (self.std(shape[0]) * rng.standard_normal(shape)).astype(float_dtype(dtype))
+        dtype = float_dtype(dtype)
+        with np.errstate(over="ignore"):
+            weights = (self.std(shape[0]) * rng.standard_normal(shape)).astype(dtype)
+        if not np.all(np.isfinite(weights)):
+            raise ValueError(f"{self!r} draws weights that {dtype} cannot hold")
+        return weights
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -47,7 +54,7 @@ class Initializer:
 class Normal(Initializer):
     """Normally distributed weights of one standard deviation everywhere.
 
-    With a large one the outputs of sigmoid and tanh stick to their ends, where gradients vanish;
+    With a large one sigmoid and tanh saturate, where gradients vanish;
     with a small one all units do the same.
 
     Parameters
@@ -84,7 +91,7 @@ class He(Initializer):
 
 
 class Zeros(Initializer):
-    """All weights 0: no way to begin, because all units of a layer stay equal for ever."""
+    """All weights 0: nothing breaks the symmetry, and all units of a layer stay equal."""
 
     def std(self, fan_in: int) -> float:
         return 0.0

@@ -8,7 +8,7 @@ to stay as it is until `backward`, which needs it.
 import numpy as np
 from numpy.typing import DTypeLike
 
-from zdlfast.nn._checks import instance, number, whole
+from zdlfast.nn._checks import instance, number, positive, whole
 from zdlfast.nn.initializers import He, Initializer, float_dtype
 
 Seed = np.random.Generator | int | None
@@ -46,11 +46,17 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        """The gradient of the loss by the inputs, from that by the outputs.
+        """The gradient of the loss with respect to the inputs, from that to the outputs.
 
         Goes back through the latest `forward`, and sets `grads`.
         """
         raise NotImplementedError
+
+    def _check(self, x: np.ndarray, columns: int) -> None:
+        if x.ndim != 2 or x.shape[1] != columns or len(x) == 0:
+            raise ValueError(
+                f"{self!r}: expected inputs of shape (n, {columns}) with n > 0, got {x.shape}"
+            )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -95,9 +101,7 @@ class Affine(Layer):
         self.params["b"] = np.zeros(outputs, float_dtype(dtype))
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        inputs = len(self.params["W"])
-        if x.ndim != 2 or x.shape[1] != inputs:
-            raise ValueError(f"{self!r}: expected inputs of shape (n, {inputs}), got {x.shape}")
+        self._check(x, len(self.params["W"]))
         self._x = x
         out: np.ndarray = x @ self.params["W"] + self.params["b"]
         return out
@@ -128,7 +132,7 @@ class Sigmoid(Layer):
     """``1 / (1 + exp(-x))``, without overflow for any input."""
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        out: np.ndarray = np.exp(-np.logaddexp(0, -x))
+        out: np.ndarray = np.exp(-np.logaddexp(0, x * -1.0))  # -x would wrap unsigned integers
         self._out = out
         return out
 
@@ -184,20 +188,15 @@ class BatchNormalization(Layer):
         super().__init__()
         size = whole("BatchNormalization", "size", size)
         self.momentum = number("BatchNormalization", "momentum", momentum, below=1)
-        self.eps = number("BatchNormalization", "eps", eps)
-        if self.eps == 0:
-            raise ValueError("BatchNormalization: eps must be > 0, got 0")
-        self.params = {
-            "gamma": np.ones(size, float_dtype(dtype)),
-            "beta": np.zeros(size, float_dtype(dtype)),
-        }
-        self.running_mean = np.zeros(size, float_dtype(dtype))
-        self.running_var = np.ones(size, float_dtype(dtype))
+        self.eps = positive("BatchNormalization", "eps", eps)
+        dtype = float_dtype(dtype)
+        if dtype.type(self.eps) == 0:
+            raise ValueError(f"BatchNormalization: eps must be > 0 in {dtype}, got {eps!r}")
+        self.params = {"gamma": np.ones(size, dtype), "beta": np.zeros(size, dtype)}
+        self.running_mean, self.running_var = np.zeros(size, dtype), np.ones(size, dtype)
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        size = len(self.running_mean)
-        if x.ndim != 2 or x.shape[1] != size:
-            raise ValueError(f"{self!r}: expected inputs of shape (n, {size}), got {x.shape}")
+        self._check(x, len(self.running_mean))
         if training:
             mean, var = x.mean(axis=0), x.var(axis=0)
             for running, now in ((self.running_mean, mean), (self.running_var, var)):
@@ -229,7 +228,7 @@ class BatchNormalization(Layer):
 
 
 class Dropout(Layer):
-    """In training, drops units at random, anew at each pass; in inference, damps all instead.
+    """In training, drops units at random, anew at each pass; in inference, scales all down.
 
     As in the book: what is kept in training is passed on as it is, and outputs are multiplied by
     ``1 - ratio`` in inference (Srivastava et al., 2014).

@@ -18,8 +18,9 @@ class SoftmaxCrossEntropy:
     -----
     The code of the Adam article shows the mean of the loss and goes on with the gradient of the
     sum, which is larger by the size of the batch: that makes its plain SGD with lr 0.001 learn
-    at all. ``reduction="sum"`` has this gradient. The book adds 1e-7 within the logarithm, lest
-    it be of 0; here the logarithm of the softmax is computed at once, which needs no such thing.
+    at all. ``reduction="sum"`` has this gradient. The book adds 1e-7 within the logarithm, so
+    that it is never that of 0; the logarithm of the softmax, computed at once, needs no such
+    thing.
     """
 
     def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
@@ -44,7 +45,7 @@ class SoftmaxCrossEntropy:
         ValueError
             A shape does not fit, a label is out of range, or the batch is empty.
         TypeError
-            Labels are no whole numbers.
+            Labels are no whole numbers, or scores are no floats.
         """
         self._t = one_hot(t, scores)
         shifted = scores - scores.max(axis=1, keepdims=True)
@@ -55,7 +56,7 @@ class SoftmaxCrossEntropy:
         return float(loss / self._divisor())
 
     def backward(self) -> np.ndarray:
-        """The gradient of the latest loss by the scores."""
+        """The gradient of the latest loss with respect to the scores."""
         gradient: np.ndarray = (self._y - self._t) / self._divisor()
         return gradient
 
@@ -70,6 +71,8 @@ def one_hot(t: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Labels as one row per sample with a 1 at the label, checked, in the dtype of the scores."""
     if scores.ndim != 2 or scores.shape[1] == 0:
         raise ValueError(f"scores must have shape (n, classes), got {scores.shape}")
+    if scores.dtype.kind != "f":
+        raise TypeError(f"scores have dtype {scores.dtype}, expected floats")
     n, classes = scores.shape
     t = np.asarray(t)
     if n == 0:
@@ -79,8 +82,8 @@ def one_hot(t: np.ndarray, scores: np.ndarray) -> np.ndarray:
     if t.shape == (n, classes):
         if not (np.all(t >= 0) and np.allclose(t.sum(axis=1), 1)):
             raise ValueError(
-                "one-hot labels must be 0 or more, and 1 in the sum of each row, got rows with "
-                f"the sums {np.unique(t.sum(axis=1))[:3]}"
+                "one-hot labels must be 0 or more, and 1 in the sum of each row, got a least "
+                f"label of {t.min()} and rows with the sums {np.unique(t.sum(axis=1))[:3]}"
             )
         return t.astype(scores.dtype, copy=False)
     if t.shape != (n,):

@@ -86,23 +86,35 @@ class Sequential:
         Raises
         ------
         ValueError
-            The batch is empty, of another shape, or holds NaN or infinity.
+            The batch is empty, of another shape, or holds NaN, infinity, or a number that is
+            infinite in the dtype of the parameters.
+        TypeError
+            The batch is not of real numbers.
         """
+        x = self._batch(x)
+        for key, (layer, name) in self._places.items():
+            layer.params[name] = self.params[key]  # it may be another array now
+        for layer in self.layers:
+            x = layer.forward(x, training)
+        return x
+
+    def _batch(self, x: np.ndarray) -> np.ndarray:
+        """`x`, checked, in the dtype of the parameters, which is that of the whole network."""
         x = np.asarray(x)
         if x.dtype.kind not in "biuf":
             raise TypeError(f"the batch x has dtype {x.dtype}, expected real numbers")
         if x.ndim == 0 or len(x) == 0:
             raise ValueError(f"the batch x has shape {x.shape}, expected at least one sample")
-        if not np.all(np.isfinite(x)):
-            raise ValueError("the batch x holds NaN or infinity, expected finite numbers")
-        for key, (layer, name) in self._places.items():
-            layer.params[name] = self.params[key]  # it may be another array now
-        # One dtype all the way: that of the parameters.
-        if self.params:
-            x = x.astype(next(iter(self.params.values())).dtype, copy=False)
-        for layer in self.layers:
-            x = layer.forward(x, training)
-        return x
+        dtypes = (value.dtype for value in self.params.values())
+        dtype = next(dtypes, np.result_type(x, np.float32))
+        with np.errstate(over="ignore"):
+            batch = x.astype(dtype, copy=False)
+        finite = np.isfinite(batch)
+        if not finite.all():
+            raise ValueError(
+                f"the batch x holds {x[~finite][0]}, expected finite numbers of {dtype}"
+            )
+        return batch
 
     def loss(self, x: np.ndarray, t: np.ndarray, training: bool = False) -> float:
         """The loss of a batch, with the penalty of the weight decay.
@@ -125,7 +137,7 @@ class Sequential:
         return loss
 
     def gradient(self, x: np.ndarray, t: np.ndarray) -> dict[str, np.ndarray]:
-        """The gradient of the loss in training by every parameter, by backpropagation.
+        """The gradient of the loss in training for every parameter, by backpropagation.
 
         Parameters are as for `loss`.
 
@@ -146,9 +158,13 @@ class Sequential:
         return grads
 
     def accuracy(self, x: np.ndarray, t: np.ndarray) -> float:
-        """The share of samples whose highest score is that of their label."""
+        """The share of samples whose highest score is that of their label.
+
+        Where scores are NaN, nothing was predicted, and that is no success.
+        """
         scores = self.predict(x)
-        return float(np.mean(scores.argmax(axis=1) == one_hot(t, scores).argmax(axis=1)))
+        right = scores.argmax(axis=1) == one_hot(t, scores).argmax(axis=1)
+        return float(np.mean(right & ~np.isnan(scores).any(axis=1)))
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ class Trainer:
         ----------
         x, t : ndarray
             Samples and their labels, one row each.
-        evaluate : tuple of ndarray, optional
+        evaluate : pair of ndarray, optional
             Further samples and labels, to measure the accuracy on after every epoch.
 
         Returns
@@ -109,18 +110,24 @@ class Trainer:
         Raises
         ------
         ValueError
-            There are not as many labels as samples, or none at all, or labels are out of range.
+            There are not as many labels as samples, or none at all, labels are out of range, or
+            a sample holds what the network cannot take.
+        TypeError
+            `evaluate` is no pair, or an array is not of numbers.
+        FloatingPointError
+            The loss became NaN or infinite. The network is left as it was before that step. An
+            optimizer with ``nonfinite="skip"`` goes on instead.
         """
-        x, t = np.asarray(x), np.asarray(t)
-        if x.ndim == 0 or t.ndim == 0 or len(x) == 0 or len(x) != len(t):
-            raise ValueError(
-                f"Trainer: expected as many labels as samples, and at least one, got x of shape "
-                f"{x.shape} and t of shape {t.shape}"
-            )
-        # Wrong labels are told before, not after an epoch.
-        for samples, labels in [(x, t)] + ([evaluate] if evaluate is not None else []):
-            classes = self.network.predict(samples[:1]).shape[1]
-            one_hot(labels, np.empty((len(samples), classes)))
+        # What is wrong with the data is told before the first epoch, not after it.
+        x, t = self._checked(x, t)
+        if evaluate is not None:
+            if not isinstance(evaluate, tuple | list) or len(evaluate) != 2:
+                length = f" of length {len(evaluate)}" if isinstance(evaluate, Sized) else ""
+                raise TypeError(
+                    "Trainer: evaluate must be a pair of samples and labels, got a "
+                    f"{type(evaluate).__name__}{length}"
+                )
+            evaluate = self._checked(*evaluate)
         losses: list[float] = []
         accuracies: tuple[list[float], list[float]] = [], []
         complete = True
@@ -134,7 +141,13 @@ class Trainer:
                     for start in range(0, len(x), self.batch_size):
                         batch = order[start : start + self.batch_size]
                         grads = self.network.gradient(x[batch], t[batch])
-                        losses.append(self.network.batch_loss)
+                        loss = self.network.batch_loss
+                        if not math.isfinite(loss) and self.optimizer.nonfinite != "skip":
+                            raise FloatingPointError(
+                                f"Trainer: the loss became {loss} at step {len(losses) + 1}, in "
+                                f"epoch {epoch + 1} of {self.epochs}, with {self.optimizer!r}"
+                            )
+                        losses.append(loss)
                         self.optimizer.update(self.network.params, grads)
                         advance()
                     measured = [self.network.accuracy(x, t)]
@@ -147,6 +160,18 @@ class Trainer:
         return History(
             np.array(losses), np.array(accuracies[0]), np.array(accuracies[1]), complete
         )
+
+    def _checked(self, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples, in the network's dtype, and labels, if they fit to each other and to it."""
+        x, t = np.asarray(x), np.asarray(t)
+        if x.ndim == 0 or t.ndim == 0 or len(x) == 0 or len(x) != len(t):
+            raise ValueError(
+                f"Trainer: expected as many labels as samples, and at least one, got x of shape "
+                f"{x.shape} and t of shape {t.shape}"
+            )
+        scores = self.network.predict(x[:1])
+        one_hot(t, np.broadcast_to(scores, (len(x), *scores.shape[1:])))
+        return self.network._batch(x), t
 
 
 @contextmanager

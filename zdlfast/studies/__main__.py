@@ -5,48 +5,54 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import io
 import json
+import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zdlfast.studies import NAMES
+from zdlfast.studies import STUDIES
 
-EXTRA = "the studies take further packages: pip install 'zdlfast[studies]'"
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = max(map(len, STUDIES))
+LISTED = "\n".join(f"{name:{WIDTH}}  {summary}" for name, summary in STUDIES.items())
 
 
 def main() -> int:
-    try:
-        studies = {name: importlib.import_module(f"zdlfast.studies.{name}") for name in NAMES}
-        from rich.console import Console
-    except ImportError as error:
-        print(f"{error.name} is not installed; {EXTRA}")
-        return 2
-    options = make_parser(studies).parse_args()
-    console = Console(highlight=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not every terminal and not every pipe can show x² or β.
+        sys.stdout.reconfigure(errors="replace")
+    options = make_parser().parse_args()
     if options.name is None:
-        width = max(map(len, NAMES))
-        for name, study in studies.items():
-            console.print(f"[bold]{name:{width}}[/]  {study.SUMMARY}")
-        console.print("\nRun one with [bold]python -m zdlfast.studies NAME[/], or 'all' of them.")
+        print(f"{LISTED}\n\nRun one with 'python -m zdlfast.studies NAME', or 'all' of them.")
         return 0
-    for name in NAMES if options.name == "all" else [options.name]:
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-            run(name, studies[name], options, console)
-        except KeyboardInterrupt:
-            console.print(f"{name}: interrupted")
-            return 130
-        except (OSError, ValueError) as error:
-            console.print("error:", error, style="bold red", markup=False)
-            return 1
+    name = ""
+    try:
+        from rich.console import Console
+
+        console = Console(highlight=False, markup=False)
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name in STUDIES if options.name == "all" else [options.name]:
+            run(name, options, console)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    except ImportError as error:
+        hint = "in a checkout, pip install '.[studies]' installs what the studies need"
+        print(f"error: {error}; {hint}", file=sys.stderr)
+        return 2
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def run(name: str, study: ModuleType, options: argparse.Namespace, console: Any) -> None:
-    """Run one study: show and save what it found."""
+def run(name: str, options: argparse.Namespace, console: Console) -> None:
+    """Run one study: save and show what it found."""
     import matplotlib as mpl
     from rich import box
     from rich.progress import Progress
@@ -55,6 +61,7 @@ def run(name: str, study: ModuleType, options: argparse.Namespace, console: Any)
 
     from zdlfast.studies._study import STYLE, Setup
 
+    study = importlib.import_module(f"zdlfast.studies.{name}")
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(name, total=1.0)
 
@@ -65,20 +72,6 @@ def run(name: str, study: ModuleType, options: argparse.Namespace, console: Any)
         with threadpool_limits(1):
             result = study.compute(Setup(options.seed, options.data, options.quick, step))
     report = study.describe(result)
-    table = Table(
-        title=f"{name}: {study.SUMMARY}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for i, column in enumerate(report.columns):
-        table.add_column(column, justify="right" if i else "left")
-    for row in report.rows:
-        table.add_row(*row)
-    console.print(table, report.finding)
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        study.draw(result).savefig(options.out / f"{name}.png")
     settings = {"seed": options.seed, "data": options.data, "quick": options.quick}
     content = {
         "study": name,
@@ -86,8 +79,25 @@ def run(name: str, study: ModuleType, options: argparse.Namespace, console: Any)
         "finding": report.finding,
         "result": plain(dataclasses.asdict(result)),
     }
-    (options.out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    console.print(f"saved in {options.out}: {name}.png, {name}.json\n", markup=False)
+    # Saved before it is shown, and shown even if it cannot be saved: it may have taken minutes.
+    try:
+        (options.out / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+            study.draw(result).savefig(options.out / f"{name}.png")
+    finally:
+        table = Table(
+            title=f"{name}: {STUDIES[name]}",
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        for i, column in enumerate(report.columns):
+            table.add_column(column, justify="right" if i else "left")
+        for row in report.rows:
+            table.add_row(*row)
+        console.print(table, report.finding)
+    console.print(f"saved in {options.out}: {name}.png, {name}.json\n")
 
 
 def plain(value: Any) -> Any:
@@ -110,22 +120,19 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def make_parser(studies: dict[str, ModuleType]) -> argparse.ArgumentParser:
-    width = max(map(len, studies))
-    lines = "\n".join(f"  {name:{width}}  {study.SUMMARY}" for name, study in studies.items())
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m zdlfast.studies",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=(
             "Run the experiments of the articles. Each prints what it found, and saves a\n"
             "picture, NAME.png, and the numbers behind it, NAME.json. Without a name they are\n"
-            "listed.\n\n"
-            f"studies:\n{lines}"
+            f"listed.\n\n{LISTED}"
         ),
         epilog="example: python -m zdlfast.studies trajectories --out pictures",
     )
     parser.add_argument(
-        "name", nargs="?", choices=[*studies, "all"], metavar="NAME", help="which one, or all"
+        "name", nargs="?", choices=[*STUDIES, "all"], metavar="NAME", help="which one, or all"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("studies-results"), metavar="DIR",

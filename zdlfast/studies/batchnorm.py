@@ -1,4 +1,4 @@
-"""Learning with and without batch normalization, over initial weights of 16 sizes."""
+"""Learning with and without batch normalization, over 16 scales of initial weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 
 import zdlfast
 from zdlfast.nn import Normal, dense_network
-from zdlfast.studies._study import Report, Setup, make_figure
-
-SUMMARY = "with and without batch normalization, over 16 sizes of initial weights"
+from zdlfast.studies._study import BLUE, RED, Report, Setup, make_figure
 
 SIZES, SAMPLES, BATCH, LR = (784, 100, 100, 100, 100, 100, 10), 1000, 100, 0.01
 SCALES = np.logspace(0, -4, 16)
@@ -67,23 +65,24 @@ def describe(result: Result) -> Report:
     return Report(
         ["std of weights", WITH, WITHOUT],
         rows,
-        f"With it, accuracy is higher for {better} of {len(rows)} sizes of weights, from "
+        f"With it, accuracy is higher for {better} of {len(rows)} scales of weights, from "
         f"{final[WITH].min():.0%} to {final[WITH].max():.0%}; without it the network learns for "
         f"{learned} of them: batch normalization widens the range of weights to start from.",
     )
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(13, 11, f"784-100x5-10, {SAMPLES:,} images, SGD with lr {LR}")
-    axes = figure.subplots(4, 4, sharex=True, sharey=True)
-    for i, (ax, scale) in enumerate(zip(axes.flat, result.scales, strict=True)):
-        for name, of_scales in result.accuracies.items():
-            epochs = np.arange(1, of_scales.shape[1] + 1)
-            style = "-" if name == WITH else "--"
-            ax.plot(epochs, of_scales[i], style, linewidth=2, label=name)
-        ax.set_title(f"std {scale:.2g}", fontsize=12)
-        ax.set_ylim(0, 1.03)
-    figure.supxlabel("epoch")
-    figure.supylabel("accuracy on the training images")
-    axes[0, 0].legend(loc="upper left", fontsize=9)
+    figure = make_figure(3.8, f"784-100x5-10, {SAMPLES:,} images, SGD with lr {LR}")
+    ax = figure.subplots()
+    for name, accuracies in result.accuracies.items():
+        epochs = accuracies.shape[1]
+        for epoch, style in ((epochs, "o-"), (max(1, epochs // 4), "o:")):
+            color = BLUE if name == WITH else RED
+            ax.semilogx(result.scales, accuracies[:, epoch - 1], style, color=color, markersize=4,
+                        label=f"{name}, {epoch} epochs")  # fmt: skip
+    ax.set_xlabel("standard deviation of the initial weights")
+    ax.set_ylabel("accuracy on the training images")
+    ax.set_ylim(0, 1.03)
+    ax.grid()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import zdlfast
 from zdlfast.studies._study import Report, Setup, make_figure
-from zdlfast.studies.trajectories import START, STEPS, follow, valley
-
-SUMMARY = "Adam with its bias correction, and with that of the articles' prose"
+from zdlfast.studies.trajectories import START, STEPS, draw_valley, follow, valley
 
 LR = 0.3
-TRUE, PROSE = "divided by 1 - βᵗ", "divided by 1 - β"
+TRUE, PROSE = "divided by 1 - beta**t", "divided by 1 - beta"
 
 
-class AdamOfTheProse(zdlfast.reference.Adam):
-    """Adam with moments divided by ``1 - beta`` at every step, without the power t.
+class AdamOfTheProse(zdlfast.Adam):
+    """Adam with moments divided by ``1 - beta`` at every step, as at the first one.
 
     So the articles have it in words; their code, and the paper, take ``1 - beta ** t``.
     """
 
-    def _scalars(self) -> tuple[float, ...]:
-        rate1, rate2, _, eps = super()._scalars()
-        return rate1, rate2, self.lr * math.sqrt(1 - self.beta2) / (1 - self.beta1), eps
+    def update(self, params: Any, grads: Any) -> bool | None:
+        self.iter = 0
+        return super().update(params, grads)
 
 
 @dataclass
@@ -58,25 +57,23 @@ def describe(result: Result) -> Report:
         ["moments", "x", "y", "height", "last factor of lr"],
         rows,
         f"The first step is the same. Then the paths part, by up to {apart:.2f}: without the "
-        "power t, the correction of the first step goes on for ever.",
+        "power t, the correction of the first step is used for all.",
     )
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(13, 5, f"Adam, {STEPS} steps down x²/20 + y² from {START}, lr {LR}")
-    left, right = figure.subplots(1, 2)
-    x, y = np.meshgrid(np.linspace(-8, 3, 201), np.linspace(-2, 2.6, 161))
-    left.contour(x, y, valley(x, y), levels=20, colors="#bbbbbb", linewidths=0.7)
-    for name, path in result.paths.items():
-        left.plot(*path.T, "o-", markersize=3.5, label=name)
-        right.plot(np.arange(1, STEPS + 1), result.rates[name], "o-", markersize=3.5, label=name)
-    left.plot(0, 0, "+", color="black", markersize=12)
-    left.set_xlabel("x")
-    left.set_ylabel("y")
-    left.set_title("paths", fontsize=12)
-    left.legend(loc="lower left")
-    right.set_xlabel("step t")
-    right.set_ylabel("factor of the learning rate")
-    right.set_ylim(0, 1.05)
-    right.set_title("effect of the correction", fontsize=12)
+    figure = make_figure(4.9, f"Adam, {STEPS} steps down x²/20 + y² from {START}, lr {LR}")
+    above, below = figure.subplots(2, 1, height_ratios=[1.5, 1])
+    draw_valley(above)
+    steps = np.arange(1, STEPS + 1)
+    for (name, path), style in zip(result.paths.items(), ("o-", "s-"), strict=True):
+        for ax, line in ((above, path.T), (below, (steps, result.rates[name]))):
+            ax.plot(*line, style, markersize=3.5, linewidth=1.2, label=name)
+    above.set_xlabel("x")
+    above.set_ylabel("y")
+    above.legend(title="moments", loc="lower right", frameon=True, edgecolor="none")
+    below.set_xlabel("step t")
+    below.set_ylabel("factor of lr")
+    below.set_ylim(0, 0.4)
+    below.grid()
     return figure

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 import zdlfast
 from zdlfast.nn import He, Initializer, Normal, ReLU, Sigmoid, Tanh, Xavier, Zeros, dense_network
-from zdlfast.studies._study import Report, Setup, make_figure, smooth
-
-SUMMARY = "activations, gradients and learning with std 1, std 0.01, Xavier, He and zeros"
+from zdlfast.studies._study import Report, Setup, label_ends, make_figure, running_median
 
 SAMPLES, UNITS, LAYERS = 1000, 100, 5
 ACTIVATIONS = {"sigmoid": Sigmoid, "tanh": Tanh, "ReLU": ReLU}
@@ -25,6 +24,7 @@ INITIALIZERS: dict[str, Initializer] = {
 SIZES, BATCH, LR = (784, 100, 100, 100, 100, 10), 128, 0.01
 STEPS, QUICK_STEPS = 2000, 300
 BINS = 30
+SMOOTHED = 50  # steps
 
 
 @dataclass
@@ -34,8 +34,8 @@ class Result:
     histograms: dict[str, dict[str, np.ndarray]]  # (layers, bins), shares
     edges: dict[str, np.ndarray]
     stds: dict[str, dict[str, list[float]]]  # of every layer
-    at_the_ends: dict[str, float]  # of the last sigmoid layer: outside of 0.01 to 0.99
-    in_the_middle: dict[str, float]  # the same: within 0.45 to 0.55
+    saturated: dict[str, float]  # of the last sigmoid layer: outside of 0.01 to 0.99
+    near_half: dict[str, float]  # the same: within 0.45 to 0.55
     zero_rank: int  # of the gradient of a network of zeros
     losses: dict[str, np.ndarray]
 
@@ -76,7 +76,7 @@ def activations(layer: zdlfast.nn.Layer, init: Initializer, seed: int) -> list[n
 
 def rank_of_zeros(setup: Setup) -> int:
     """The rank of the last weights' gradient if all weights are the same: all columns of the
-    units' side are equal, so that the units stay equal for ever."""
+    units' side are equal, so that the units stay equal."""
     (x, t), _ = setup.images
     network = dense_network(784, 50, 10, activation=Sigmoid, init=Zeros())
     return int(np.linalg.matrix_rank(network.gradient(x[:100], t[:100])["W2"]))
@@ -101,15 +101,15 @@ def describe(result: Result) -> Report:
         losses = result.losses.get(label)
         rows.append([
             label,
-            f"{result.at_the_ends[label]:.1%}",
-            f"{result.in_the_middle[label]:.1%}",
+            f"{result.saturated[label]:.1%}",
+            f"{result.near_half[label]:.1%}",
             *(f"{result.stds[name][label][-1]:.2g}" for name in ACTIVATIONS),
             "" if losses is None else f"{losses[-50:].mean():.4f}",
         ])  # fmt: skip
     return Report(
-        ["weights", "at the ends", "in the middle", "sigmoid", "tanh", "ReLU", "last 50 losses"],
+        ["weights", "saturated", "near 0.5", "sigmoid", "tanh", "ReLU", "last 50 losses"],
         rows,
-        "After five layers: with std 1 half of all sigmoids are at their ends, where nothing is "
+        "After five layers: with std 1 half of all sigmoids are saturated, where nothing is "
         "learned; with 0.01 all units do the same, and ReLU dies out. Xavier keeps sigmoid and "
         "tanh spread, He keeps ReLU so. From zeros, the gradient of the weights has rank "
         f"{result.zero_rank}: all units stay equal. (Middle columns: standard deviations.)",
@@ -117,26 +117,32 @@ def describe(result: Result) -> Report:
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(14, 13, "five layers of 100 units, and learning with ReLU")
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.6, 1])[:, 0]
-    axes = above.subplots(len(ACTIVATIONS), len(INITIALIZERS), sharey="row")
+    figure = make_figure(
+        6.8, f"Activations of {LAYERS} layers of {UNITS} units, by initial weights"
+    )
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.4, 1])[:, 0]
+    axes = above.subplots(len(ACTIVATIONS), len(INITIALIZERS), sharex=True, sharey="row")
     for row, name in zip(axes, ACTIVATIONS, strict=True):
+        low, high = result.edges[name][[0, -1]]
         for ax, label in zip(row, INITIALIZERS, strict=True):
-            for layer, shares in enumerate(result.histograms[name][label]):
-                color = (0.12 + 0.16 * layer, 0.31 + 0.1 * layer, 0.47 + 0.08 * layer)
-                ax.stairs(shares, result.edges[name], color=color, linewidth=1.6,
-                          label=f"layer {layer + 1}")  # fmt: skip
-            ax.set_title(f"{name}, {label}", fontsize=12)
-            ax.set_yscale("log")
-            ax.set_ylim(1e-3, 1.3)
-    axes[0, 0].legend(fontsize=10, loc="upper center")
-    above.supxlabel("activation")
-    above.supylabel("share of all activations")
+            image = ax.imshow(result.histograms[name][label].T, origin="lower", aspect="auto",
+                              extent=(0.5, LAYERS + 0.5, low, high), cmap="Blues",
+                              norm=LogNorm(1e-3, 1.0))  # fmt: skip
+        row[0].set_ylabel(f"output of {name}")
+    for ax, label in zip(axes[0], INITIALIZERS, strict=True):
+        ax.set_title(label)
+    axes[-1, 0].set_xticks(np.arange(1, LAYERS + 1))
+    above.supxlabel("layer")
+    above.colorbar(image, ax=axes, label="share of the activations", aspect=40)
     ax = below.subplots()
+    lines = {}
     for label, losses in result.losses.items():
-        ax.semilogy(np.arange(1, len(losses) + 1), smooth(losses, 50), label=label, linewidth=2)
-    ax.set_xlabel(f"step (mini-batches of {BATCH} images, SGD with lr {LR})")
-    ax.set_ylabel("loss (nats), mean of 50")
-    ax.legend(loc="lower left")
-    ax.grid(alpha=0.25)
+        steps = np.arange(1, len(losses) + 1)
+        (lines[label],) = ax.semilogy(steps, running_median(losses, SMOOTHED), linewidth=2)
+    ax.set_xlim(0, len(losses))
+    ax.set_title(f"784-100x4-10 with ReLU, batches of {BATCH}, SGD with lr {LR}")
+    ax.set_xlabel("step")
+    ax.set_ylabel(f"loss (nats), running\nmedian of {SMOOTHED}")
+    ax.grid()
+    label_ends(ax, lines, gap=0.15)
     return figure

@@ -9,27 +9,26 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import zdlfast
-from zdlfast.nn import Normal, Sequential, dense_network
-from zdlfast.studies._study import Report, Setup, make_figure, smooth
-
-SUMMARY = "gradient descent on one fixed batch, and on a fresh batch at every step"
+from zdlfast.nn import Normal, Sequential, dense_network, numerical_gradient
+from zdlfast.studies._study import Report, Setup, label_ends, make_figure, running_median
 
 SIZES, STD, BATCH, LR = (784, 50, 100, 10), 0.1, 10, 0.01
 STEPS, QUICK_STEPS = 1000, 200
-H, CHECKED = 1e-4, 200  # the distance of differences, and how many weights they are taken of
+CHECKED = 200  # weights whose gradient is compared with the numerical one
+SMOOTHED = 50  # steps
 FIXED, FRESH = "one fixed batch", "fresh batches"
 
 
 @dataclass
 class Result:
-    """Losses by step; how far differences and backpropagation are apart; and what both take."""
+    """Losses by step; how far numerical gradients and backpropagation differ; what both take."""
 
     losses: dict[str, np.ndarray]
     accuracies: dict[str, float]
     distinct: int
     largest_difference: float
     seconds_backpropagation: float
-    seconds_differences: float
+    seconds_numerical: float
 
 
 def compute(setup: Setup) -> Result:
@@ -50,7 +49,7 @@ def compute(setup: Setup) -> Result:
                 seen.update(batch.tolist())
         losses[name] = np.array(of_steps)
         accuracies[name] = network.accuracy(*test)
-    setup.step("differences", 2 / 3)
+    setup.step("numerical gradients", 2 / 3)
     network = dense_network(*SIZES, init=Normal(STD), rng=setup.rng(1))
     difference, forward = check(network, x[fixed], t[fixed], setup.rng(3))
     start = perf_counter()
@@ -65,7 +64,7 @@ def compute(setup: Setup) -> Result:
 def check(
     network: Sequential, x: np.ndarray, t: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Compare some weights' gradients with differences.
+    """Compare the gradients of some weights with numerical ones.
 
     Returns the largest difference, and the seconds of one loss.
     """
@@ -73,15 +72,10 @@ def check(
     largest, start = 0.0, perf_counter()
     for _ in range(CHECKED):
         key = rng.choice(list(network.params))
-        index = tuple(rng.integers(0, network.params[key].shape))
-        before = network.params[key][index]
-        values = []
-        for sign in (1, -1):
-            network.params[key][index] = before + sign * H
-            values.append(network.loss(x, t))
-        network.params[key][index] = before
-        slope = (values[0] - values[1]) / (2 * H)
-        largest = max(largest, abs(slope - float(grads[key][index])))
+        index = rng.integers(grads[key].size)
+        weight = network.params[key].reshape(-1)[index : index + 1]  # a view
+        (slope,) = numerical_gradient(lambda _: network.loss(x, t), weight)
+        largest = max(largest, abs(float(slope - grads[key].flat[index])))
     return largest, (perf_counter() - start) / (2 * CHECKED)
 
 
@@ -91,28 +85,31 @@ def describe(result: Result) -> Report:
         rises = np.mean(np.diff(losses) > 0)
         rows.append([name, f"{losses[0]:.3f}", f"{losses[-50:].mean():.3f}", f"{rises:.0%}",
                      f"{result.accuracies[name]:.1%}"])  # fmt: skip
-    hours = result.seconds_differences / 3600
+    hours = result.seconds_numerical / 3600
     return Report(
         ["gradient of", "first loss", "last 50", "steps upwards", "test accuracy"],
         rows,
         f"On one batch the loss falls smoothly, but that batch is all that is learned; fresh ones "
-        f"({result.distinct:,} different images) make it shaky and the network good. By "
-        f"differences all gradients would have taken {hours:.1f} hours, by backpropagation they "
-        f"took {1000 * result.seconds_backpropagation:,.0f} ms; {CHECKED} of them differ by "
+        f"({result.distinct:,} different images) make it noisy and the network good. Numerical "
+        f"gradients would have taken {hours:.1f} hours, backpropagation took "
+        f"{1000 * result.seconds_backpropagation:,.0f} ms; {CHECKED} that were compared differ by "
         f"{result.largest_difference:.0e} at most.",
     )
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(11, 5.5, f"784-50-100-10, batches of {BATCH}, SGD with lr {LR}")
+    figure = make_figure(3.6, f"784-50-100-10, batches of {BATCH}, SGD with lr {LR}")
     ax = figure.subplots()
+    lines = {}
     for name, losses in result.losses.items():
         steps = np.arange(1, len(losses) + 1)
-        (line,) = ax.plot(steps, losses, linewidth=0.7, alpha=0.45)
-        ax.plot(steps, smooth(losses, 50), color=line.get_color(), linewidth=2.2, label=name)
-    ax.set_xlabel("step")
-    ax.set_ylabel("loss of the batch (nats); bold: mean of 50")
+        (thin,) = ax.plot(steps, losses, linewidth=0.7, alpha=0.4)
+        (lines[name],) = ax.plot(steps, running_median(losses, SMOOTHED), color=thin.get_color(),
+                                 linewidth=2)  # fmt: skip
+    ax.set_xlim(0, len(losses))
     ax.set_ylim(bottom=0)
-    ax.legend(loc="upper right")
-    ax.grid(alpha=0.25)
+    ax.set_xlabel("step")
+    ax.set_ylabel(f"loss of the batch (nats);\nbold: running median of {SMOOTHED}")
+    ax.grid()
+    label_ends(ax, lines)
     return figure

@@ -12,8 +12,6 @@ import zdlfast
 from zdlfast.nn import Trainer, dense_network
 from zdlfast.studies._study import Report, Setup, make_figure
 
-SUMMARY = "overfitting on 300 images, with and without weight decay and dropout"
-
 SIZES, SAMPLES, BATCH, LR = (784, 100, 100, 100, 100, 100, 100, 10), 300, 100, 0.01
 EPOCHS, QUICK_EPOCHS = 300, 60
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -84,16 +82,16 @@ def describe(result: Result) -> Report:
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(13, 5, f"784-100x6-10 on {SAMPLES} images, SGD with lr {LR}")
+    figure = make_figure(3.0, f"784-100x6-10 on {SAMPLES} images, SGD with lr {LR}")
     axes = figure.subplots(1, len(OPTIONS), sharex=True, sharey=True)
     for ax, name in zip(axes, OPTIONS, strict=True):
         epochs = np.arange(1, len(result.train[name]) + 1)
-        ax.plot(epochs, result.train[name], linewidth=2, label="training images")
-        ax.plot(epochs, result.test[name], "--", linewidth=2, label="test images")
-        ax.set_title(name, fontsize=12)
+        ax.plot(epochs, result.train[name], linewidth=1.8, label="training images")
+        ax.plot(epochs, result.test[name], "--", linewidth=1.8, label="test images")
+        ax.set_title(name)
         ax.set_ylim(0, 1.03)
-        ax.grid(alpha=0.25)
-    figure.supxlabel("epoch")
-    figure.supylabel("accuracy")
-    axes[0].legend(loc="lower right")
+        ax.grid()
+    axes[1].set_xlabel("epoch")
+    axes[0].set_ylabel("accuracy")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import zdlfast
 from zdlfast._optimizer import Optimizer
-from zdlfast.studies._study import Report, Setup, make_figure
-
-SUMMARY = "paths of all optimizers down the valley x²/20 + y²"
+from zdlfast.studies._study import RED, Report, Setup, make_figure
 
 START, STEPS = (-7.0, 2.0), 30
 OPTIONS = {
@@ -78,16 +77,20 @@ def describe(result: Result) -> Report:
 
 
 def draw(result: Result) -> Figure:
-    figure = make_figure(13, 8, f"{STEPS} steps down x²/20 + y² from {START}")
-    axes = figure.subplots(2, 3, sharex=True, sharey=True)
-    x, y = np.meshgrid(np.linspace(-10, 10, 201), np.linspace(-4, 4, 161))
+    figure = make_figure(5.0, f"{STEPS} steps down x²/20 + y² from {START}")
+    axes = figure.subplots(3, 2, sharex=True, sharey=True)
     for ax, (name, path) in zip(axes.flat, result.paths.items(), strict=True):
-        ax.contour(x, y, valley(x, y), levels=20, colors="#bbbbbb", linewidths=0.7)
-        ax.plot(*path.T, "o-", color="#d1495b", markersize=3.5, linewidth=1.2)
-        ax.plot(0, 0, "+", color="black", markersize=12)
-        ax.set_title(f"{name}, lr {OPTIONS[name]['lr']:g}", fontsize=12)
-        ax.set_xlim(-10, 10)
-        ax.set_ylim(-4, 4)
+        draw_valley(ax)
+        ax.plot(*path.T, "o-", color=RED, markersize=3, linewidth=1.2)
+        ax.set_title(f"{name}, lr {OPTIONS[name]['lr']:g}")
     figure.supxlabel("x")
     figure.supylabel("y")
     return figure
+
+
+def draw_valley(ax: Axes) -> None:
+    x, y = np.meshgrid(np.linspace(-8, 3, 111), np.linspace(-2.4, 2.4, 49))
+    ax.contour(x, y, valley(x, y), levels=np.arange(0.4, 3.2, 0.4) ** 2, colors="#bbbbbb",
+               linewidths=0.7)  # fmt: skip
+    ax.plot(0, 0, "+", color="black", markersize=10)
+    ax.set_aspect("equal")
