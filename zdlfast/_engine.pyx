@@ -81,15 +81,17 @@ cdef extern from "numpy/arrayobject.h":
     Py_ssize_t *PyArray_STRIDES(PyArrayObject *array) nogil
     char *PyArray_BYTES(PyArrayObject *array) nogil
     PyArray_Descr *PyArray_DescrFromType(int kind)
-    PyObject *PyArray_Zeros(int ndim, Py_ssize_t *shape, PyArray_Descr *dtype, int order)
+    PyObject *PyArray_Zeros(
+        int ndim, Py_ssize_t *shape, PyArray_Descr *dtype, int order
+    ) except NULL
     PyObject *PyArray_NewLikeArray(
         PyArrayObject *prototype, int order, PyArray_Descr *dtype, int subclass
-    )
+    ) except NULL
     PyObject *PyArray_NewFromDescr(
         PyTypeObject *kind, PyArray_Descr *dtype, int ndim, Py_ssize_t *shape,
         Py_ssize_t *strides, void *data, int flags, PyObject *owner
-    )
-    int PyArray_SetBaseObject(PyArrayObject *array, PyObject *base)
+    ) except NULL
+    int PyArray_SetBaseObject(PyArrayObject *array, PyObject *base) except -1
 
 cdef extern from "Python.h":
     bint is_dict "PyDict_CheckExact"(PyObject *value)
@@ -100,6 +102,7 @@ cdef extern from "Python.h":
     bint PyDict_Next(PyObject *mapping, Py_ssize_t *at, PyObject **key, PyObject **value)
     int PyUnicode_Compare(PyObject *a, PyObject *b)
     dict PyObject_GenericGetDict(object instance, void *context)
+    object PyObject_Call(object function, tuple args, void *keywords)
     PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
     PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyList_Size(PyObject *items) except -1

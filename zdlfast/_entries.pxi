@@ -290,7 +290,6 @@ cdef PyObject *zeros_beside(PyArrayObject *param) except NULL:
     cdef bint contiguous = flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS)
     cdef Py_ssize_t size = 8 if dtype == float64 else 4, past, bytes
     cdef Py_ssize_t[1] room
-    cdef Py_ssize_t[MAX_DIMS] strides
     cdef PyObject *memory
     cdef PyObject *zeros
     bytes = size
@@ -299,37 +298,28 @@ cdef PyObject *zeros_beside(PyArrayObject *param) except NULL:
     if contiguous and bytes >= ALIGN_FROM and flags & NPY_ARRAY_ALIGNED:
         room[0] = bytes + CACHE_LINE
         memory = PyArray_Zeros(1, room, PyArray_DescrFromType(NPY_UINT8), 0)
-        if memory == NULL:
-            raise MemoryError(f"no memory for {bytes} bytes of state")
         past = <Py_ssize_t>(
             (<uintptr_t>PyArray_BYTES(param) - <uintptr_t>PyArray_BYTES(<PyArrayObject *>memory))
             % CACHE_LINE
         )
-        for axis in range(ndim):
-            strides[axis] = PyArray_STRIDE(param, axis)
         Py_INCREF(<PyObject *>dtype)
-        zeros = PyArray_NewFromDescr(
-            &PyArray_Type, dtype, ndim, PyArray_DIMS(param), strides,
-            PyArray_BYTES(<PyArrayObject *>memory) + past, NPY_ARRAY_WRITEABLE, NULL,
-        )
-        if zeros == NULL:
+        try:
+            zeros = PyArray_NewFromDescr(
+                &PyArray_Type, dtype, ndim, PyArray_DIMS(param), PyArray_STRIDES(param),
+                PyArray_BYTES(<PyArrayObject *>memory) + past, NPY_ARRAY_WRITEABLE, NULL,
+            )
+        except BaseException:
             Py_DECREF(memory)
-            raise MemoryError("no memory for state")
-        if PyArray_SetBaseObject(<PyArrayObject *>zeros, memory) < 0:
-            Py_DECREF(zeros)
-            raise MemoryError("no memory for state")
+            raise
+        PyArray_SetBaseObject(<PyArrayObject *>zeros, memory)
         return zeros
     Py_INCREF(<PyObject *>dtype)
     if contiguous:
-        zeros = PyArray_Zeros(
+        return PyArray_Zeros(
             ndim, PyArray_DIMS(param), dtype, not flags & NPY_ARRAY_C_CONTIGUOUS
         )
-    else:
-        zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, dtype, 0)
-        if zeros != NULL:
-            memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
-    if zeros == NULL:
-        raise MemoryError(f"no memory for {bytes} bytes of state")
+    zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, dtype, 0)
+    memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
     return zeros
 
 

@@ -59,11 +59,11 @@ class Rollback:
     """Undoes, at the end of a ``with`` block that raised, what was done in it."""
 
     def __init__(self) -> None:
-        self._undo: list[tuple[Any, ...]] = []
+        self._undo: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
-    def add(self, *call: Any) -> None:
+    def add(self, function: Callable[..., None], *args: Any) -> None:
         """Note a function and its arguments that would undo what is done next."""
-        self._undo.append(call)
+        self._undo.append((function, args))
 
     def finish(self, function: Callable[..., None], *args: Any) -> None:
         """Call what does the rest: whole, or it raises and nothing of it was done."""
@@ -75,9 +75,9 @@ class Rollback:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         while kind is not None and self._undo:
-            call = self._undo[-1]
+            function, args = self._undo[-1]
             try:
-                call[0](*call[1:])
+                function(*args)
             except Exception:
                 pass  # a container that takes nothing back; the rest still goes
             except BaseException:

@@ -20,12 +20,12 @@ cdef class Rollback:
     def __cinit__(self):
         self.undo = []
 
-    def add(self, *call):
+    def add(self, function, *args):
         """Note a function and its arguments that would undo what is done next.
 
         It has to be a function of C for nothing to come between.
         """
-        self.undo.append(call)
+        self.undo.append((function, args))     # as they are called: that takes no memory
 
     def finish(self, function, *args):
         """Call what does the rest: whole, or it raises and nothing of it was done."""
@@ -38,10 +38,11 @@ cdef class Rollback:
     def __exit__(self, kind, error, trace):
         if kind is None:
             return
+        cdef tuple call
         while self.undo:
-            call = self.undo[len(self.undo) - 1]
+            call = <tuple>self.undo[len(self.undo) - 1]
             try:
-                call[0](*call[1:])
+                PyObject_Call(<object>call[0], <tuple>call[1], NULL)
             except Exception:
                 pass        # a container that takes nothing back; the rest still goes
             except BaseException:

@@ -126,7 +126,8 @@ def containers(optimizer: "Optimizer", params: Any) -> list[Any]:
                 f"params is a {type(params).__name__}, but the state {slot} is a "
                 f"{type(container).__name__}: use one optimizer for each kind of container"
             )
-    return [None] * len(found) if any(container is None for container in found) else found
+    missing = [container for container in found if container is None]
+    return [None] * len(found) if missing else found
 
 
 def lookup(params: Any, grads: Any) -> tuple[list[Any], list[Any], list[Any]]:
