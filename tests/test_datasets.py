@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pooch
 import pytest
 
 from zdlfast import datasets
@@ -194,7 +195,7 @@ def test_a_wrong_checksum_is_an_error_and_nothing_is_kept(tmp_path, server):
 
 
 def test_the_default_folder_is_the_user_s_cache(tmp_path, server, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "home"))
+    # Which folder that is on each system is pooch's business.
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "home" / name)
     load_mnist(download=True, url=server[0])
     assert list((tmp_path / "home").rglob(f"{LABELS}.gz"))

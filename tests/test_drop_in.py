@@ -157,6 +157,8 @@ def test_a_link_runs_in_the_folder_of_its_file(tmp_path):
     write(tmp_path, {"real/train.py": "import beside", "real/beside.py": "print('found')"})
     (tmp_path / "link.py").symlink_to(tmp_path / "real/train.py")
     assert run("link.py", cwd=tmp_path).stdout == "found\n"
+    if sys.platform == "win32":
+        return  # which takes far/.. for nothing, link or not
     write(tmp_path, {"real/inner/none.py": ""})
     (tmp_path / "far").symlink_to(tmp_path / "real/inner")
     assert run("far/../train.py", cwd=tmp_path).stdout == "found\n"

@@ -654,6 +654,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_error(tmp_path, monkeypatch):
     assert zdlfast.load(tmp_path / "a.npz")[0].lr == 0.3
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows counts the folders too")
 def test_a_long_name_is_no_error(tmp_path):
     path = tmp_path / ("a" * 240 + ".npz")
     zdlfast.save(path, zdlfast.SGD())

@@ -518,10 +518,13 @@ cdef class Batch:
 
     def gradients(self) -> list:
         """The key and the gradient of each entry that is to be updated."""
-        return [
-            (self.key(k), <object>self.entries[k].values[1])
-            for k in range(self.size) if self.entries[k].road != FROZEN
-        ]
+        cdef list found = []
+        cdef Py_ssize_t k
+        for k in range(self.size):
+            if self.entries[k].road != FROZEN:
+                grad = <object>self.entries[k].values[1]
+                found.append((self.key(k), grad))
+        return found
 
     def odd(self, bint everything=False) -> list:
         """What NumPy has to update: place, key, parameter, gradient and state of each entry.
@@ -531,7 +534,7 @@ cdef class Batch:
         everything : bool
             Leave all entries to NumPy.
         """
-        cdef list found = []
+        cdef list found = [], state
         cdef Entry *entry
         cdef Py_ssize_t k
         cdef int i
@@ -540,12 +543,15 @@ cdef class Batch:
             if everything and entry.road != FROZEN:
                 entry.road = ODD
             if entry.road == ODD:
-                state = tuple([
-                    None if entry.values[i] == NULL else <object>entry.values[i]
-                    for i in range(2, self.count)
-                ])
+                # No comprehension: without memory, Cython's gives up a reference too many.
+                state = []
+                for i in range(2, self.count):
+                    held = None
+                    if entry.values[i] != NULL:
+                        held = <object>entry.values[i]
+                    state.append(held)
                 value, grad = <object>entry.values[0], <object>entry.values[1]
-                found.append((k, self.key(k), value, grad, state))
+                found.append((k, self.key(k), value, grad, tuple(state)))
         return found
 
     cdef object key(self, Py_ssize_t k):
@@ -565,8 +571,10 @@ cdef class Batch:
             before and ``state`` now.
         """
         cdef Kernel kernel = self.optimizer.kernel
-        cdef list containers = [self.with_new_state(i, odd) for i in range(self.count - 2)]
+        cdef list containers = []
         cdef int i
+        for i in range(self.count - 2):
+            containers.append(self.with_new_state(i, odd))
         check_again(self.entries, self.size)
         run(self.entries, self.size, table[kernel.row].loop)
         for i in range(self.count - 2):
