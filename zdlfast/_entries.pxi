@@ -27,6 +27,7 @@ cdef struct Extent:
     uintptr_t low
     uintptr_t high
     bint written
+    Py_ssize_t entry
 
 cdef enum:
     DIGITS = 2048               # of 11 bits
@@ -210,11 +211,10 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
     """
     cdef Extent *memory
     cdef Extent *extents
-    cdef PyArrayObject *array
     cdef Py_ssize_t k, size = 0
     cdef uintptr_t lowest = 0, highest = 0, end_of_all = 0, end_of_written = 0
     cdef bint found = False
-    cdef int i, axis
+    cdef int i
     if count < 2:
         return False
     memory = extents = <Extent *>malloc(2 * MAX_ARRAYS * count * sizeof(Extent))
@@ -224,15 +224,7 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
         if entries[k].road == FROZEN:
             continue
         for i in range(entries[k].count):
-            if entries[k].values[i] == NULL or not PyArray_Check(entries[k].values[i]):
-                continue
-            array = <PyArrayObject *>entries[k].values[i]
-            for axis in range(PyArray_NDIM(array)):
-                if PyArray_DIM(array, axis) == 0:
-                    break
-            else:
-                bounds(array, &extents[size].low, &extents[size].high)
-                extents[size].written = i != 1
+            if extent_of(&entries[k], i, &extents[size]):
                 lowest = extents[size].low if size == 0 else min(lowest, extents[size].low)
                 highest = max(highest, extents[size].low)
                 size += 1
@@ -246,6 +238,49 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
             end_of_written = max(end_of_written, extents[k].high)
     free(memory)
     return found
+
+
+cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
+    """The same of the arrays of odd entries and those of all others."""
+    cdef Extent[FEW] odd
+    cdef Extent other
+    cdef Py_ssize_t k, j, size = 0
+    cdef int i
+    for k in range(count):
+        for i in range(entries[k].count):
+            if entries[k].road == ODD and extent_of(&entries[k], i, &other):
+                if size == FEW:
+                    return share_memory(entries, count)
+                odd[size] = other
+                odd[size].entry = k
+                size += 1
+    for k in range(count):
+        if size == 0 or entries[k].road == FROZEN:
+            continue
+        for i in range(entries[k].count):
+            if extent_of(&entries[k], i, &other):
+                for j in range(size):
+                    if (
+                        odd[j].entry != k
+                        and other.low < odd[j].high and odd[j].low < other.high
+                        and (other.written or odd[j].written)
+                    ):
+                        return True
+    return False
+
+
+cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept nogil:
+    """The memory of an entry's array `i`, if it is an array and has any."""
+    cdef PyArrayObject *array = <PyArrayObject *>entry.values[i]
+    cdef int axis
+    if array == NULL or not PyArray_Check(entry.values[i]):
+        return False
+    for axis in range(PyArray_NDIM(array)):
+        if PyArray_DIM(array, axis) == 0:
+            return False
+    bounds(array, &extent.low, &extent.high)
+    extent.written = i != 1
+    return True
 
 
 cdef Extent *sort(

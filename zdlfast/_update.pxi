@@ -65,40 +65,48 @@ cdef class OnKernels(Locked):
         """
         acquire(self, True)
         try:
-            if self.update_usual(params, grads):
+            batch = self.update_by_kernels(params, grads)
+            if batch is None:
                 return None
-            return self._update_rest(params, grads)
+            return self._update_rest(params, grads, batch)
         finally:
             zdl_lock_release(&self.lock)
 
-    cdef bint update_usual(self, params, grads) except -1:
+    cdef object update_by_kernels(self, params, grads):
+        """Do a whole update, if kernels take all of it.
+
+        Else return the entries, in a `Batch`; or NotImplemented if Python has to look them up.
+        Nothing has changed then.
+        """
         cdef const Rule *rule = &table[self.kernel.row]
         cdef double[MAX_SCALARS] scalars
         cdef dict attributes = PyObject_GenericGetDict(self, NULL)
         cdef PyObject *containers[MAX_ARRAYS]
         cdef PyObject *found
         cdef Py_ssize_t at = 0, size, ready = 0
-        cdef bint by_key = is_dict(<PyObject *>params), usual
+        cdef bint by_key = is_dict(<PyObject *>params), fresh = False, propagate
         cdef Entry[FEW] few
         cdef Entry *entries = few
-        cdef object step
-        cdef int i
-        if self.loaded:
-            return False
-        step = self.next_step(attributes, &at, scalars)
+        cdef Batch batch
+        cdef object step = self.next_step(attributes, &at, scalars)
+        cdef int i, gathered
         if step is NotImplemented:
-            return False
+            return NotImplemented
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         for i in range(rule.slots):
-            containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
+            found = containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
+            fresh = fresh or found == Py_None
         found = look_up(attributes, "nonfinite", &at)
-        if found == NULL or <object>found != "propagate":
-            return False
+        if found == NULL:
+            return NotImplemented
+        propagate = <object>found == "propagate"
         for i in range(2 + rule.slots):
-            if containers[i] == NULL or not (
+            if i > 1 and fresh:
+                containers[i] = NULL
+            elif containers[i] == NULL or not (
                 is_dict(containers[i]) if by_key else is_list(containers[i])
             ):
-                return False
+                return NotImplemented
         size = len(params)
         if size > FEW:
             entries = <Entry *>malloc(size * sizeof(Entry))
@@ -106,23 +114,31 @@ cdef class OnKernels(Locked):
                 raise MemoryError(f"no memory for an update of {size} parameters")
         try:
             if by_key:
-                usual = gather_dicts(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars, True
-                )
+                gathered = gather_dicts(
+                    entries, &ready, containers, size, 2 + rule.slots, scalars)
             else:
-                usual = gather_lists(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars, True
-                )
-            if usual:
+                gathered = gather_lists(
+                    entries, &ready, containers, size, 2 + rule.slots, scalars)
+            if gathered == IRREGULAR:
+                return NotImplemented
+            if gathered == ALL_USUAL and propagate and not fresh and not self.loaded:
                 run(entries, ready, rule.loop)
                 if step is not None:
                     # Past the checks of __setattr__, which cost more than a small update.
                     attributes[self.kernel.counter] = step
-            return usual
+                return None
+            batch = Batch.__new__(Batch)
+            batch.adopt(self, by_key, containers, entries, ready, scalars, step)
+            ready = 0       # these are the batch's now
         finally:
             free_strides(entries, ready)
             if entries != few:
                 free(entries)
+        batch.make_state()
+        if propagate and not batch.has_odd():
+            batch.finish([])
+            return None
+        return batch
 
     cdef object next_step(self, dict attributes, Py_ssize_t *at, double *scalars):
         """Compute the scalars of the coming step; return its count, if steps are counted.
@@ -165,81 +181,83 @@ cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except?
 
 # ------------------------------------------------------------------ containers -> entries
 
-# Both fill in `entries` with borrowed references, and no Python code runs meanwhile. They say no
-# to what has to be looked up by Python; and, if only what is usual will do, to anything else.
+# Both fill in `entries` with borrowed references, and no Python code runs meanwhile.
 
-cdef bint gather_lists(
+cdef enum:
+    IRREGULAR       # Python has to look them up
+    ALL_USUAL
+    NOT_ALL_USUAL
+
+cdef int gather_lists(
     Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
-    const double *scalars, bint only_usual,
+    const double *scalars,
 ) except -1:
     cdef Py_ssize_t[MAX_ARRAYS] sizes
     cdef Entry *entry
-    cdef Py_ssize_t k
+    cdef bint usual = True
     cdef int i
     for i in range(1, count):
         sizes[i] = PyList_Size(containers[i]) if containers[i] != NULL else 0
     if sizes[1] < size:
-        return False
-    for k in range(size):
-        entry = &entries[k]
+        return IRREGULAR
+    while ready[0] < size:
+        entry = &entries[ready[0]]
         entry.key = NULL
-        entry.values[0] = PyList_GetItem(containers[0], k)
+        entry.values[0] = PyList_GetItem(containers[0], ready[0])
         for i in range(1, count):
-            entry.values[i] = PyList_GetItem(containers[i], k) if k < sizes[i] else NULL
-            if entry.values[i] == NULL and only_usual:
-                return False
-        if not add_entry(entry, ready, count, scalars, only_usual):
-            return False
-    return True
+            entry.values[i] = NULL
+            if ready[0] < sizes[i]:
+                entry.values[i] = PyList_GetItem(containers[i], ready[0])
+        add_entry(entry, count, scalars)
+        # In a list, a frozen entry has state too.
+        usual = usual and (entry.road == USUAL or (
+            entry.road == FROZEN and entry.values[count - 1] != NULL
+        ))
+        ready[0] += 1
+    return ALL_USUAL if usual else NOT_ALL_USUAL
 
 
-cdef bint gather_dicts(
+cdef int gather_dicts(
     Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
-    const double *scalars, bint only_usual,
+    const double *scalars,
 ) except -1:
     cdef Py_ssize_t[MAX_ARRAYS] position
     cdef Entry *entry
     cdef PyObject *key
     cdef PyObject *value
-    cdef bint checked = False
+    cdef bint checked = False, usual = True
     cdef int i
     for i in range(count):
         position[i] = 0
     while PyDict_Next(containers[0], &position[0], &key, &value):
         if ready[0] == size or not is_usual(key):
-            return False
+            return IRREGULAR
         entry = &entries[ready[0]]
         entry.key, entry.values[0] = key, value
         # Dicts filled in the same order are walked in step, without a look-up.
         if not next_in_step(containers, position, count, key, entry.values):
             for i in range(1, count):
                 if not checked and containers[i] != NULL and not has_usual_keys(containers[i]):
-                    return False
+                    return IRREGULAR
             checked = True
             for i in range(1, count):
                 entry.values[i] = NULL
                 if containers[i] != NULL:
                     entry.values[i] = PyDict_GetItemWithError(containers[i], key)
-                if entry.values[1] == NULL:
-                    return False
-                if entry.values[i] == NULL and only_usual and entry.values[1] != Py_None:
-                    return False
-        if not add_entry(entry, ready, count, scalars, only_usual):
-            return False
-    return ready[0] == size
+            if entry.values[1] == NULL:
+                return IRREGULAR
+        add_entry(entry, count, scalars)
+        usual = usual and (entry.road == USUAL or entry.road == FROZEN)
+        ready[0] += 1
+    return (ALL_USUAL if usual else NOT_ALL_USUAL) if ready[0] == size else IRREGULAR
 
 
-cdef inline bint add_entry(
-    Entry *entry, Py_ssize_t *ready, int count, const double *scalars, bint only_usual
-) except -1:
+cdef inline int add_entry(Entry *entry, int count, const double *scalars) except -1:
     classify(entry, count)
-    if only_usual and entry.road != USUAL and entry.road != FROZEN:
-        return False
     entry.scalars = scalars
     if scalars[G_SCALE] != 1.0 or scalars[P_DECAY] != 1.0:
         entry.kind |= SCALED
-    ready[0] += 1
-    return True
+    return 0
 
 
 cdef inline bint is_usual(PyObject *key) noexcept:
@@ -353,8 +371,14 @@ cdef class Batch:
     ----------
     optimizer : OnKernels
         Whose update it is.
+    by_key : bool
+        Whether the containers are mappings, not lists.
     containers : list
         Its state by slot: dicts or lists, or None before the first update.
+    keys, params, grads : list
+        What was looked up, one for each entry.
+    state : list of list
+        The same by slot; None where there is none yet.
     """
 
     cdef OnKernels optimizer
@@ -366,13 +390,18 @@ cdef class Batch:
     cdef double[MAX_SCALARS] scalars
     cdef object step
 
-    def __init__(self, OnKernels optimizer, list containers):
+    def __init__(
+        self, OnKernels optimizer, bint by_key, list containers, list keys, list params,
+        list grads, list state,
+    ):
         cdef Kernel kernel = optimizer.kernel
         cdef const Rule *rule = &table[kernel.row]
         cdef double[MAX_OPTIONS] options
         cdef double t = 0.0
+        cdef Entry *entry
+        cdef Py_ssize_t k
         cdef int i
-        self.optimizer, self.containers = optimizer, containers
+        self.optimizer, self.by_key, self.containers = optimizer, by_key, containers
         self.count = 2 + rule.slots
         for i in range(rule.options):
             options[i] = getattr(optimizer, kernel.options[i])
@@ -381,6 +410,44 @@ cdef class Batch:
             t = self.step
         self.scalars[G_SCALE] = self.scalars[P_DECAY] = 1.0
         rule.scalars(options, t, self.scalars + FIRST_SCALAR)
+        self.make_room(len(keys))
+        for k in range(len(keys)):
+            entry = &self.entries[k]
+            entry.key = <PyObject *>keys[k] if by_key else NULL
+            entry.values[0], entry.values[1] = <PyObject *>params[k], <PyObject *>grads[k]
+            for i in range(rule.slots):
+                entry.values[2 + i] = <PyObject *>(<list>state[i])[k]
+                if entry.values[2 + i] == Py_None:
+                    entry.values[2 + i] = NULL
+            entry.count, entry.strides = self.count, NULL
+            hold(entry, 1)
+            self.size = k + 1
+            add_entry(entry, self.count, self.scalars)
+        self.make_state()
+
+    cdef int adopt(
+        self, OnKernels optimizer, bint by_key, PyObject **containers, const Entry *entries,
+        Py_ssize_t size, const double *scalars, object step,
+    ) except -1:
+        """Take entries that were gathered."""
+        cdef Py_ssize_t k
+        cdef int i
+        self.optimizer, self.by_key, self.step = optimizer, by_key, step
+        self.count = 2 + table[optimizer.kernel.row].slots
+        self.containers = []
+        for i in range(2, self.count):
+            container = None
+            if containers[i] != NULL:
+                container = <object>containers[i]
+            self.containers.append(container)
+        memcpy(self.scalars, scalars, sizeof(self.scalars))
+        self.make_room(size)
+        memcpy(self.entries, entries, size * sizeof(Entry))
+        for k in range(size):
+            self.entries[k].scalars = self.scalars
+        hold(self.entries, size)
+        self.size = size
+        return 0
 
     def __dealloc__(self):
         let_go(self.entries, self.size)
@@ -393,79 +460,8 @@ cdef class Batch:
             raise MemoryError(f"no memory for an update of {size} parameters")
         return 0
 
-    def gather(self, params, grads) -> bool:
-        """Take all entries out of dicts or lists, or say no if Python has to look them up."""
-        cdef PyObject *containers[MAX_ARRAYS]
-        cdef Py_ssize_t ready = 0
-        cdef bint done = False
-        cdef int i
-        self.by_key = is_dict(<PyObject *>params)
-        containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
-        for i in range(self.count - 2):
-            containers[2 + i] = <PyObject *>self.containers[i]
-            if containers[2 + i] == Py_None:
-                containers[2 + i] = NULL
-        for i in range(self.count):
-            if (i < 2 or containers[i] != NULL) and not (
-                is_dict(containers[i]) if self.by_key else is_list(containers[i])
-            ):
-                return False
-        self.make_room(len(params))
-        try:
-            if self.by_key:
-                done = gather_dicts(
-                    self.entries, &ready, containers, len(params), self.count, self.scalars, False
-                )
-            else:
-                done = gather_lists(
-                    self.entries, &ready, containers, len(params), self.count, self.scalars, False
-                )
-        finally:
-            if done:
-                hold(self.entries, ready)
-                self.size = ready
-            else:
-                free_strides(self.entries, ready)
-                free(self.entries)
-                self.entries = NULL
-        return done
-
-    def take(self, bint by_key, list keys, list params, list grads, list state) -> None:
-        """Take entries that were looked up.
-
-        Parameters
-        ----------
-        keys, params, grads : list
-            One for each entry.
-        state : list of list
-            By slot; None where there is none yet.
-        """
-        cdef Entry *entry
-        cdef Py_ssize_t k, ready = 0
-        cdef int i
-        self.by_key = by_key
-        self.make_room(len(keys))
-        for k in range(len(keys)):
-            entry = &self.entries[k]
-            entry.key = <PyObject *>keys[k] if by_key else NULL
-            entry.values[0], entry.values[1] = <PyObject *>params[k], <PyObject *>grads[k]
-            for i in range(self.count - 2):
-                entry.values[2 + i] = <PyObject *>(<list>state[i])[k]
-                if entry.values[2 + i] == Py_None:
-                    entry.values[2 + i] = NULL
-            entry.count, entry.strides = self.count, NULL
-            hold(entry, 1)
-            self.size = k + 1
-            add_entry(entry, &ready, self.count, self.scalars, False)
-
-    def make_state(self, zeros_like) -> None:
-        """Make the state that entries for kernels lack, and put loaded state beside its parameter.
-
-        Parameters
-        ----------
-        zeros_like : callable
-            Makes the state of a parameter that is no usual array.
-        """
+    cdef int make_state(self) except -1:
+        """Make the state that entries for kernels lack; put loaded state beside its parameter."""
         cdef Entry *entry
         cdef Py_ssize_t k
         cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
@@ -474,22 +470,24 @@ cdef class Batch:
             if entry.road == FRESH:
                 self.make_fresh(entry)
             elif entry.road == FROZEN and not self.by_key:
-                self.make_frozen(entry, zeros_like)
+                self.make_frozen(entry)
             elif entry.road == USUAL and move:
                 self.move_beside(entry)
+        return 0
 
     cdef int make_fresh(self, Entry *entry) except -1:
-        cdef int i, kind = entry.kind
+        cdef int i
         for i in range(2, self.count):
             if entry.values[i] == NULL:
                 entry.values[i] = zeros_beside(<PyArrayObject *>entry.values[0])
-        classify(entry, self.count)
+        add_entry(entry, self.count, entry.scalars)
         entry.made = True
-        entry.kind = kind
         return 0
 
-    cdef int make_frozen(self, Entry *entry, zeros_like) except -1:
+    cdef int make_frozen(self, Entry *entry) except -1:
         """In a list a frozen entry has state too, to keep the place of those behind it."""
+        from zdlfast._entries import zeros_like
+
         cdef int i
         for i in range(2, self.count):
             if entry.values[i] == NULL:
@@ -515,6 +513,13 @@ cdef class Batch:
                 entry.data[i] = PyArray_BYTES(<PyArrayObject *>moved)
                 entry.made = True
         return 0
+
+    cdef bint has_odd(self) noexcept:
+        cdef Py_ssize_t k
+        for k in range(self.size):
+            if self.entries[k].road == ODD:
+                return True
+        return False
 
     def gradients(self) -> list:
         """The key and the gradient of each entry that is to be updated."""
@@ -557,11 +562,11 @@ cdef class Batch:
     cdef object key(self, Py_ssize_t k):
         return <object>self.entries[k].key if self.entries[k].key != NULL else k
 
-    def shares_memory(self) -> bool:
-        """Whether the order of the entries may count."""
-        return share_memory(self.entries, self.size)
+    def order_counts(self) -> bool:
+        """Whether an odd entry may share memory with another one."""
+        return odd_shares_memory(self.entries, self.size)
 
-    def finish(self, list odd) -> None:
+    cpdef finish(self, list odd):
         """Run the kernels, then store state and count the step: all of it, or it raises.
 
         Parameters
@@ -585,24 +590,31 @@ cdef class Batch:
 
     cdef object with_new_state(self, int i, list odd):
         """A slot's container: another one if it has not got all arrays already."""
-        cdef dict new = {}
+        cdef Entry *entry
+        cdef dict by_numpy = {}
         cdef Py_ssize_t k
-        for k in range(self.size):
-            if self.entries[k].made:
-                new[k] = <object>self.entries[k].values[2 + i]
-        for entry in odd:
-            if entry.state[i] is not entry.held[i]:
-                new[entry.place] = entry.state[i]
+        cdef bint new = False
         container = self.containers[i]
-        if container is None:
-            container = {} if self.by_key else []
-        elif new:
-            container = copy.copy(container)
-        for k in sorted(new):
+        for done in odd:
+            if done.state[i] is not done.held[i]:
+                by_numpy[done.place] = done.state[i]
+        for k in range(self.size):
+            entry = &self.entries[k]
+            if not entry.made and (not by_numpy or k not in by_numpy):
+                continue
+            if not new:
+                new = True
+                container = self.new_container(container)
+            value = by_numpy[k] if k in by_numpy else <object>entry.values[2 + i]
             if self.by_key:
-                container[self.key(k)] = new[k]
+                container[<object>entry.key] = value
             elif k < len(container):
-                container[k] = new[k]
+                container[k] = value
             else:
-                container.append(new[k])
-        return container
+                container.append(value)
+        return self.new_container(container) if container is None else container
+
+    cdef object new_container(self, container):
+        if container is None:
+            return {} if self.by_key else []
+        return copy.copy(container)

@@ -32,20 +32,25 @@ class KernelOptimizer(OnKernels, Optimizer):
                 f"noticed: inherit from zdlfast.reference"
             )
 
-    def _update_rest(self, params: Any, grads: Any) -> bool | None:
-        """Do an update in which something is not usual: fresh state, say, or an odd entry."""
-        containers = validation.containers(self, params)
-        batch = Batch(self, containers)
-        if not batch.gather(params, grads):
+    def _update_rest(self, params: Any, grads: Any, batch: Batch) -> bool | None:
+        """Do an update that kernels do not take all of.
+
+        Parameters
+        ----------
+        batch : Batch or NotImplemented
+            Its entries, or that they have to be looked up.
+        """
+        if batch is NotImplemented:
+            containers = validation.containers(self, params)
             keys, values, gradients = validation.lookup(params, grads)
             state = [validation.state_of(container, keys) for container in containers]
-            batch.take(not isinstance(params, list), keys, values, gradients, state)
-        batch.make_state(_entries.zeros_like)
+            by_key = not isinstance(params, list)
+            batch = Batch(self, by_key, containers, keys, values, gradients, state)
         odd = [self._entry(params, *found) for found in batch.odd()]
         if self.nonfinite != "propagate" and self._refuses(batch.gradients()):
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
-        if odd and batch.shares_memory():
+        if odd and batch.order_counts():
             odd = [self._entry(params, *found) for found in batch.odd(True)]
         with Rollback() as rollback:
             if odd:
