@@ -314,48 +314,69 @@ cdef Extent *sort(
 
 # ------------------------------------------------------------------ fresh state
 
-cdef PyObject *zeros_beside(PyArrayObject *param) except NULL:
-    """Fresh state of a parameter: zeros in its layout, of the machine's own byte order.
+# State in the layout of its parameter and of the machine's own byte order. The small arrays of one
+# update share a room, which is allocated at once; a large one has a room of its own, and starts at
+# the same place of a cache line as the parameter, so that one peeled start aligns both.
 
-    A large one starts at the same place of a cache line as the parameter, so that one peeled
-    start aligns both.
-    """
+cdef enum:
+    SMALL_ALIGNMENT = 16        # bytes, as of any memory
+
+
+cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
+    """What a room for many has to hold for one array of a parameter's state; 0 if it is not there."""
+    cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
+    cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
+    if bytes >= ALIGN_FROM or not is_contiguous(param):
+        return 0
+    return bytes + (-bytes) % SMALL_ALIGNMENT
+
+
+cdef inline bint is_contiguous(PyArrayObject *array) noexcept:
+    cdef int flags = PyArray_FLAGS(array)
+    return flags & NPY_ARRAY_ALIGNED and flags & (
+        NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS
+    )
+
+
+cdef PyObject *new_room(Py_ssize_t bytes) except NULL:
+    return PyArray_Zeros(1, &bytes, PyArray_DescrFromType(NPY_UINT8), 0)
+
+
+cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) except NULL:
+    """Zeros like a contiguous parameter, in a room; they keep it."""
     cdef PyArray_Descr *dtype = float64 if PyArray_TYPE(param) == NPY_DOUBLE else float32
-    cdef int flags = PyArray_FLAGS(param), ndim = PyArray_NDIM(param), axis
-    cdef bint contiguous = flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS)
-    cdef Py_ssize_t size = 8 if dtype == float64 else 4, past, bytes
-    cdef Py_ssize_t[1] room
-    cdef PyObject *memory
     cdef PyObject *zeros
-    bytes = size
-    for axis in range(ndim):
-        bytes *= PyArray_DIM(param, axis)
-    if contiguous and bytes >= ALIGN_FROM and flags & NPY_ARRAY_ALIGNED:
-        room[0] = bytes + CACHE_LINE
-        memory = PyArray_Zeros(1, room, PyArray_DescrFromType(NPY_UINT8), 0)
-        past = <Py_ssize_t>(
-            (<uintptr_t>PyArray_BYTES(param) - <uintptr_t>PyArray_BYTES(<PyArrayObject *>memory))
-            % CACHE_LINE
-        )
-        Py_INCREF(<PyObject *>dtype)
-        try:
-            zeros = PyArray_NewFromDescr(
-                &PyArray_Type, dtype, ndim, PyArray_DIMS(param), PyArray_STRIDES(param),
-                PyArray_BYTES(<PyArrayObject *>memory) + past, NPY_ARRAY_WRITEABLE, NULL,
-            )
-        except BaseException:
-            Py_DECREF(memory)
-            raise
-        PyArray_SetBaseObject(<PyArrayObject *>zeros, memory)
-        return zeros
     Py_INCREF(<PyObject *>dtype)
-    if contiguous:
-        return PyArray_Zeros(
-            ndim, PyArray_DIMS(param), dtype, not flags & NPY_ARRAY_C_CONTIGUOUS
-        )
-    zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, dtype, 0)
-    memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
+    zeros = PyArray_NewFromDescr(
+        &PyArray_Type, dtype, PyArray_NDIM(param), PyArray_DIMS(param), PyArray_STRIDES(param),
+        PyArray_BYTES(<PyArrayObject *>room) + place, NPY_ARRAY_WRITEABLE, NULL,
+    )
+    Py_INCREF(room)
+    PyArray_SetBaseObject(<PyArrayObject *>zeros, room)
     return zeros
+
+
+cdef PyObject *zeros_beside(const Entry *entry) except NULL:
+    """The state of a large or a strided parameter."""
+    cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
+    cdef PyArray_Descr *dtype
+    cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
+    cdef PyObject *room
+    cdef PyObject *zeros
+    if not is_contiguous(param):
+        dtype = float64 if entry.kind & PARAM_DOUBLE else float32
+        Py_INCREF(<PyObject *>dtype)
+        zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, dtype, 0)
+        memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
+        return zeros
+    room = new_room(bytes + CACHE_LINE)
+    try:
+        return zeros_in(room, <Py_ssize_t>(
+            (<uintptr_t>PyArray_BYTES(param) - <uintptr_t>PyArray_BYTES(<PyArrayObject *>room))
+            % CACHE_LINE
+        ), param)
+    finally:
+        Py_DECREF(room)
 
 
 cdef inline bint lies_beside(PyArrayObject *state, PyArrayObject *param) noexcept:

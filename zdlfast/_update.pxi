@@ -463,23 +463,38 @@ cdef class Batch:
     cdef int make_state(self) except -1:
         """Make the state that entries for kernels lack; put loaded state beside its parameter."""
         cdef Entry *entry
-        cdef Py_ssize_t k
+        cdef Py_ssize_t k, bytes = 0, used = 0
+        cdef PyObject *room = NULL
         cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
         for k in range(self.size):
-            entry = &self.entries[k]
-            if entry.road == FRESH:
-                self.make_fresh(entry)
-            elif entry.road == FROZEN and not self.by_key:
-                self.make_frozen(entry)
-            elif entry.road == USUAL and move:
-                self.move_beside(entry)
+            if self.entries[k].road == FRESH:
+                bytes += (self.count - 2) * small_bytes(&self.entries[k])
+        if bytes > 0:
+            room = new_room(bytes)
+        try:
+            for k in range(self.size):
+                entry = &self.entries[k]
+                if entry.road == FRESH:
+                    self.make_fresh(entry, room, &used)
+                elif entry.road == FROZEN and not self.by_key:
+                    self.make_frozen(entry)
+                elif entry.road == USUAL and move:
+                    self.move_beside(entry)
+        finally:
+            Py_XDECREF(room)
         return 0
 
-    cdef int make_fresh(self, Entry *entry) except -1:
+    cdef int make_fresh(self, Entry *entry, PyObject *room, Py_ssize_t *used) except -1:
+        cdef Py_ssize_t bytes = small_bytes(entry)
         cdef int i
         for i in range(2, self.count):
-            if entry.values[i] == NULL:
-                entry.values[i] = zeros_beside(<PyArrayObject *>entry.values[0])
+            if entry.values[i] != NULL:
+                continue
+            if bytes > 0:
+                entry.values[i] = zeros_in(room, used[0], <PyArrayObject *>entry.values[0])
+                used[0] += bytes
+            else:
+                entry.values[i] = zeros_beside(entry)
         add_entry(entry, self.count, entry.scalars)
         entry.made = True
         return 0
@@ -506,7 +521,7 @@ cdef class Batch:
             return 0
         for i in range(2, self.count):
             if not lies_beside(<PyArrayObject *>entry.values[i], param):
-                moved = zeros_beside(param)
+                moved = zeros_beside(entry)
                 memcpy(PyArray_BYTES(<PyArrayObject *>moved), entry.data[i], bytes)
                 Py_DECREF(entry.values[i])
                 entry.values[i] = moved
