@@ -75,8 +75,8 @@ def limit(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     from bench.internals import stream
 
     params, grads = {"W": p}, {"W": g}
-    limit = stream(2)
-    return Peer(lambda: stream.update(params, grads), lambda: p)
+    mover = stream(2)
+    return Peer(lambda: mover.update(params, grads), lambda: p)
 
 
 def numexpr(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:

@@ -307,11 +307,11 @@ def test_warnings_that_are_errors_take_everything_back(rule):
 
 
 def test_a_kernel_without_memory_takes_back_what_numpy_did(rule, monkeypatch):
-    class NoMemory(optimizers.Batch):
-        def finish(self, odd):
+    class NoMemory(optimizers.Rollback):
+        def finish(self, *_):
             raise MemoryError("no memory")
 
-    monkeypatch.setattr(optimizers, "Batch", NoMemory)
+    monkeypatch.setattr(optimizers, "Rollback", NoMemory)
     params, grads = {"n": 1.0, "W": np.ones(3)}, {"n": 1.0, "W": np.ones(3)}
     optimizer = rule.fast()
     before = snapshot(optimizer, params)

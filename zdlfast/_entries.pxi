@@ -328,7 +328,7 @@ cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
     if bytes >= ALIGN_FROM or not is_contiguous(param):
         return 0
-    return bytes + (-bytes) % SMALL_ALIGNMENT
+    return (bytes + SMALL_ALIGNMENT - 1) // SMALL_ALIGNMENT * SMALL_ALIGNMENT
 
 
 cdef inline bint is_contiguous(PyArrayObject *array) noexcept:
