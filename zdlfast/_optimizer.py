@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 else:
     try:
         from zdlfast._engine import Locked, Rollback
-    except ImportError:  # no compiler: plain NumPy works all the same
+    # As in __init__.py. Without the compiled extension plain NumPy works all the same.
+    except (ImportError, ValueError, AttributeError):
         from zdlfast._plain import Locked, Rollback
 
 #: The state of all parameters: None before the first update, then a container like params.
