@@ -247,7 +247,7 @@ class Optimizer(Locked):
     def __getstate__(self) -> Any:
         # For pickle and copy, which go on when the lock is released: of an optimizer that another
         # thread is changing, what they make would be torn.
-        return self._locked(False, _state.snapshot, self, object.__getstate__(self))
+        return self._locked(False, _state.snapshot, self)
 
     def __setstate__(self, state: Any) -> None:
         attributes, slots = state if isinstance(state, tuple) else (state, None)
