@@ -218,7 +218,11 @@ def test_no_array_is_as_large_as_the_parameter(rule, dtype, rng):
 
 def test_usual_arrays_are_plain_to_the_checks(rule, dtype):
     """So that the twin spends its time in NumPy and not in checks."""
-    param, grad, held = np.ones(3, dtype), np.ones(3, dtype), (np.ones(3, dtype),) * len(rule.slots)
+    param, grad, held = (
+        np.ones(3, dtype),
+        np.ones(3, dtype),
+        (np.ones(3, dtype),) * len(rule.slots),
+    )
     for state in ((None,) * len(rule.slots), held):
         assert make_entry(0, "W", param, grad, state, rule.slots, {}).plain
     assert not make_entry(0, "W", param, np.ones(3, int), held, rule.slots, {}).plain

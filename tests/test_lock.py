@@ -1,18 +1,25 @@
 """One optimizer and several users: each has it alone, and nobody waits for ever."""
 
+import _thread
+import copy
 import os
+import pickle
 import signal
 import sys
 import threading
-import time
 from collections import UserDict
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from process import python
 from table import assert_same_bits, assert_same_run
+from waiting import PATIENCE, call, wait_until, waits
 
 import zdlfast
+from zdlfast import reference
 
 LARGE = 300_000  # elements: an update of so many lets go of the GIL
 
@@ -37,7 +44,7 @@ def in_threads(count, work):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=100)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     return errors
 
@@ -78,34 +85,133 @@ def test_updates_by_several_threads_happen_one_after_the_other(make, rule, case)
     assert_same_run(optimizer, twin, params, alone)
 
 
+class Use:
+    """A use of an optimizer in a thread of its own, which queues for it."""
+
+    def __init__(self, act, *args):
+        self.result = self.error = None
+        self.thread = threading.Thread(target=self.run, args=(act, *args), daemon=True)
+        self.thread.start()
+
+    def run(self, act, *args):
+        try:
+            self.result = call(act, *args)
+        except BaseException as error:
+            self.error = error
+
+    def queued(self):
+        wait_until(lambda: waits(self.thread.ident))
+        return self
+
+    def done(self):
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        assert self.error is None
+        return self.result
+
+
+@contextmanager
+def held(optimizer, writes=True):
+    """Another thread uses the optimizer until the end of the block."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def work():
+        entered.set()
+        assert leave.wait(PATIENCE)
+
+    holder = Use(optimizer._locked, writes, work)
+    assert entered.wait(PATIENCE)
+    try:
+        yield
+    finally:
+        leave.set()
+        holder.done()
+
+
+USES = {
+    "update": lambda o, _: partial(o.update, {"W": np.ones(3)}, {"W": np.ones(3)}),
+    "state_dict": lambda o, _: o.state_dict,
+    "load_state_dict": lambda o, _: partial(o.load_state_dict, o.state_dict()),
+    "save": lambda o, folder: partial(zdlfast.save, folder / "a.npz", o),
+    "pickle": lambda o, _: partial(pickle.dumps, o),
+    "deepcopy": lambda o, _: partial(copy.deepcopy, o),
+    "copy": lambda o, _: partial(copy.copy, o),
+}
+
+
+@pytest.mark.parametrize("way", USES)
+@pytest.mark.parametrize("writes", [True, False])
+def test_every_use_waits_for_the_one_before(make, way, writes, tmp_path):
+    optimizer = make()
+    optimizer.update({"W": np.ones(3)}, {"W": np.ones(3)})
+    act = USES[way](optimizer, tmp_path)
+    with held(optimizer, writes):
+        use = Use(act).queued()
+        assert list(tmp_path.iterdir()) == []
+    use.done()
+
+
+def test_who_comes_first_is_served_first(make):
+    optimizer, served = make(), []
+    with held(optimizer):
+        uses = [Use(optimizer._locked, place % 2, served.append, place).queued()
+                for place in range(6)]  # fmt: skip
+        assert served == []
+    for use in uses:
+        use.done()
+    assert served == list(range(6))
+
+
+def copies_of(optimizer, path):
+    """The optimizer's attributes, as each way to take them sees them."""
+    state = optimizer.state_dict()
+    yield {"iter": state["iter"], **state["state"]}
+    zdlfast.save(path, optimizer)
+    for copied in (
+        zdlfast.load(path)[0],
+        copy.deepcopy(optimizer),
+        copy.copy(optimizer),
+        pickle.loads(pickle.dumps(optimizer)),
+    ):
+        yield {"iter": copied.iter, "m": copied.m, "v": copied.v}
+
+
+@pytest.mark.parametrize("module", [zdlfast, reference], ids=["fast", "numpy"])
 @pytest.mark.usefixtures("nervous_interpreter")
-def test_a_file_or_a_state_dict_is_never_of_half_an_update(tmp_path):
+def test_a_file_a_state_dict_or_a_copy_is_never_of_half_an_update(tmp_path, module):
     params = {"W": np.zeros(LARGE), "h": np.zeros(70, np.float16)}
     grads = {"W": np.ones(LARGE), "h": np.ones(70, np.float16)}
-    optimizer = zdlfast.Adam()
+    optimizer, finished = module.Adam(), []
     optimizer.update(params, grads)
-    stop, seen = threading.Event(), []
+    seen = []
 
     def work(place):
-        try:
-            while place == 0 and not stop.is_set():
+        if place == 0:
+            while len(finished) < 2:
                 optimizer.update(params, grads)
-            for i in range(10):
-                zdlfast.save(tmp_path / f"{place}{i}.npz", optimizer, params)
-                loaded, values = zdlfast.load(tmp_path / f"{place}{i}.npz")
-                seen.append((loaded.state_dict(), values["W"]))
-                seen.append((optimizer.state_dict(), None))
+            return
+        try:
+            for _ in range(6):
+                before = optimizer.iter
+                wait_until(lambda before=before: optimizer.iter > before)
+                seen.extend(copies_of(optimizer, tmp_path / f"{place}.npz"))
         finally:
-            stop.set()
+            finished.append(place)
 
     assert in_threads(3, work) == []
-    assert len({state["iter"] for state, _ in seen}) > 5
-    for state, weights in seen:
-        # All elements are alike, and the first moment tells the steps.
-        held = [weights] if weights is not None else []
-        for array in [*held, *(slot["W"] for slot in state["state"].values())]:
-            assert np.all(array == array[0])
-        assert state["state"]["m"]["W"][0] == pytest.approx(1 - 0.9 ** state["iter"])
+    assert len({state["iter"] for state in seen}) >= 6
+    expected = module.Adam()
+    by_step = {}
+    for step in range(1, max(state["iter"] for state in seen) + 1):
+        expected.update({"W": np.zeros(1), "h": np.zeros(1, np.float16)},
+                        {"W": np.ones(1), "h": np.ones(1, np.float16)})  # fmt: skip
+        by_step[step] = copy.deepcopy(expected)
+    for state in seen:
+        # All elements are alike, and a moment tells the step.
+        for slot in ("m", "v"):
+            for key, array in state[slot].items():
+                assert np.all(array == array[0])
+                assert_same_bits(array[:1], getattr(by_step[state["iter"]], slot)[key])
 
 
 def test_a_container_that_calls_the_optimizer_again_is_an_error(make):
@@ -146,36 +252,57 @@ def test_an_optimizer_is_free_again_after_an_error(make):
     assert in_threads(1, lambda _: optimizer.update(params, {"W": np.ones(3)})) == []
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
-def test_who_waits_for_an_optimizer_can_be_interrupted():
-    optimizer, entered, leave = zdlfast.SGD(), threading.Event(), threading.Event()
+class Interrupt(BaseException):
+    """Like KeyboardInterrupt, which would end the tests."""
 
-    class Slow(UserDict):
-        def __getitem__(self, key):
-            entered.set()
-            leave.wait(60)
-            return super().__getitem__(key)
+
+@contextmanager
+def interrupted_in_the_queue(before=lambda: None):
+    """This thread is interrupted when it waits for an optimizer, and `before` was called."""
 
     def interrupt(*_):
-        raise InterruptedError
+        raise Interrupt
 
-    worker = threading.Thread(
-        target=optimizer.update, args=({"W": np.ones(3)}, Slow(W=np.ones(3)))
-    )
-    worker.start()
-    entered.wait(60)
-    params, before = {"W": np.ones(3)}, signal.signal(signal.SIGALRM, interrupt)
+    def interrupt_who_waits():
+        wait_until(lambda: waits(threading.main_thread().ident))
+        before()
+        _thread.interrupt_main()
+
+    handler = signal.signal(signal.SIGINT, interrupt)
+    watch = threading.Thread(target=interrupt_who_waits)
+    watch.start()
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(InterruptedError):
-            optimizer.update(params, {"W": np.ones(3)})
+        with pytest.raises(Interrupt):
+            yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        leave.set()
-        worker.join()
+        watch.join()
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_who_waits_for_an_optimizer_can_be_interrupted(make):
+    optimizer, params = make(), {"W": np.ones(3)}
+    with held(optimizer), interrupted_in_the_queue():
+        call(optimizer.update, params, {"W": np.ones(3)})
     assert_same_bits(params["W"], np.ones(3))
     optimizer.update(params, {"W": np.ones(3)})
+    assert params["W"][0] < 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_others_go_on_if_one_in_the_queue_is_interrupted(make, place):
+    optimizer, served, uses = make(), [], []
+
+    def queue(count):
+        for _ in range(count):
+            uses.append(Use(optimizer._locked, True, served.append, len(uses)).queued())
+
+    with held(optimizer):
+        queue(place)
+        with interrupted_in_the_queue(before=partial(queue, 2 - place)):
+            call(optimizer._locked, True, served.append, "interrupted")
+    for use in uses:
+        use.done()
+    assert served == [0, 1]
 
 
 def test_a_loop_of_updates_leaves_room_for_others():
@@ -187,99 +314,195 @@ def test_a_loop_of_updates_leaves_room_for_others():
         while not stop.is_set():
             optimizer.update(params, grads)
 
-    worker = threading.Thread(target=loop)
-    worker.start()
-    time.sleep(0.05)
-    start = time.monotonic()
-    for _ in range(20):
-        optimizer.state_dict()
-    took = time.monotonic() - start
-    stop.set()
-    worker.join()
-    assert took < 60
+    def read():
+        for _ in range(20):
+            optimizer.state_dict()
 
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_while_one_thread_reads_and_another_waits_to_write_leaves_all_whole():
-    code = """
-import numpy as np, os, threading, time, zdlfast
-optimizer, entered, leave = zdlfast.Adam(), threading.Event(), threading.Event()
-class Slow(dict):
-    def keys(self):
-        entered.set()
-        leave.wait(60)
-        return super().keys()
-def save():
+    worker, reader = Use(loop), Use(read)
     try:
-        zdlfast.save("/nowhere/a.npz", optimizer, Slow(x=1.0))
+        reader.done()
+    finally:
+        stop.set()
+    worker.done()
+
+
+# ------------------------------------------------------------------ forks
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+# Threads that stop in the middle of an update, of a save, or in the queue.
+IN_THE_MIDDLE = """
+import os, threading, numpy as np, zdlfast, sys
+from zdlfast import reference
+from waiting import call, wait_until, waits
+leave = threading.Event()
+class Slow(dict):
+    def __init__(self, **values):
+        super().__init__(**values)
+        self.entered = threading.Event()
+    def keys(self):
+        self.entered.set()
+        leave.wait()
+        return super().keys()
+    def __getitem__(self, key):
+        self.entered.set()
+        leave.wait()
+        return super().__getitem__(key)
+threads = []
+def start(act, *args):
+    threads.append(threading.Thread(target=call, args=(act, *args)))
+    threads[-1].start()
+    return threads[-1].ident
+def update(optimizer, grads):
+    optimizer.update({"x": 1.0, "W": np.ones(3)}, grads)
+GRADS = {"x": 1.0, "W": np.ones(3)}
+def update_slowly(optimizer):
+    slow = Slow(**GRADS)
+    start(update, optimizer, slow)
+    slow.entered.wait()
+def save(optimizer, params):
+    try:
+        zdlfast.save("/nowhere/a.npz", optimizer, params)
     except FileNotFoundError:
         pass
-def work(): optimizer.update({"x": 1.0}, {"x": 1.0})
-work()
-threads = [threading.Thread(target=save), threading.Thread(target=work)]
-threads[0].start()
-entered.wait(60)
-threads[1].start()
-time.sleep(0.1)
+def save_slowly(optimizer):
+    slow = Slow(x=1.0)
+    start(save, optimizer, slow)
+    slow.entered.wait()
+def queue(optimizer):
+    ident = start(optimizer.update, {"x": 1.0, "W": np.ones(3)}, GRADS)
+    wait_until(lambda: waits(ident))
+def told(act, *args):
+    try:
+        act(*args)
+        print("done", flush=True)
+    except RuntimeError as error:
+        print(error, flush=True)
+def finish():
+    leave.set()
+    for thread in threads:
+        thread.join()
+"""
+FORKED = "another thread was using this Adam when the process was forked"
+
+
+def in_the_middle(code):
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = python(code, PYTHONWARNINGS="ignore", PYTHONPATH=path, ZDLFAST_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@needs_fork
+@pytest.mark.parametrize("module", ["zdlfast", "reference"])
+def test_a_fork_while_one_thread_reads_and_another_waits_to_write_leaves_all_whole(module):
+    code = f"""{IN_THE_MIDDLE}
+optimizer = {module}.Adam()
+update(optimizer, GRADS)
+save_slowly(optimizer)
+queue(optimizer)
 child = os.fork()
 if child == 0:
-    work()
+    update(optimizer, GRADS)
     os._exit(optimizer.iter)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-leave.set()
-for thread in threads:
-    thread.join()
+finish()
 print(optimizer.iter)
 """
-    done = python(code, PYTHONWARNINGS="ignore")
-    assert done.stdout.split() == ["2", "2"], done.stderr
+    assert in_the_middle(code) == ["2", "2"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_in_the_middle_of_an_update_is_told_to_who_uses_its_half():
-    code = """
-import numpy as np, os, threading, time, zdlfast
-optimizer, entered, leave = zdlfast.Adam(), threading.Event(), threading.Event()
-class Slow(dict):
-    def __getitem__(self, key):
-        entered.set()
-        leave.wait(60)
-        return super().__getitem__(key)
-def work(grads): optimizer.update({"x": 1.0}, grads)
-def fresh(): zdlfast.Adam().update({"x": 1.0}, {"x": 1.0})
-first = threading.Thread(target=work, args=(Slow(x=1.0),))
-first.start()
-entered.wait(60)
-second = threading.Thread(target=work, args=({"x": 1.0},))     # waits
-second.start()
-time.sleep(0.05)
+@needs_fork
+@pytest.mark.parametrize("module", ["zdlfast", "reference"])
+def test_a_fork_in_the_middle_of_an_update_is_told_to_who_uses_its_half(module):
+    code = f"""{IN_THE_MIDDLE}
+optimizer = {module}.Adam()
+update_slowly(optimizer)
+queue(optimizer)
 child = os.fork()
 if child == 0:
-    fresh()
-    for _ in range(2):
-        try:
-            work({"x": 1.0})
-        except RuntimeError as error:
-            print(error, flush=True)
+    told(update, {module}.Adam(), GRADS)
+    told(update, optimizer, GRADS)
+    told(update, optimizer, GRADS)
     grandchild = os.fork()
     if grandchild == 0:
-        fresh()
-        try:
-            optimizer.state_dict()
-        except RuntimeError as error:
-            print(error, flush=True)
+        told(update, {module}.Adam(), GRADS)
+        told(optimizer.state_dict)
         os._exit(0)
     os.waitpid(grandchild, 0)
     os._exit(0)
 os.waitpid(child, 0)
-leave.set()
-first.join()
-second.join()
-work({"x": 1.0})
+finish()
+update(optimizer, GRADS)
 print(optimizer.iter)
 """
-    done = python(code, PYTHONWARNINGS="ignore")
-    *told, count = done.stdout.splitlines()
-    assert count == "3", done.stderr
-    assert len(told) == 3
-    assert all("another thread was using this Adam when the process was forked" in t for t in told)
+    new, *halves, new_again, last, count = in_the_middle(code)
+    assert (new, new_again, count) == ("done", "done", "3")
+    assert len(halves) == 2
+    assert all(FORKED in half for half in [*halves, last])
+
+
+@needs_fork
+@pytest.mark.parametrize("module", ["zdlfast", "reference"])
+def test_a_hook_of_a_fork_may_use_optimizers_however_early_it_was_registered(module):
+    code = f"""
+import os
+used = []
+def hook():
+    for act in used:
+        act()
+os.register_at_fork(after_in_child=hook)
+{IN_THE_MIDDLE}
+idle, changed, read, large = ({module}.Adam() for _ in range(4))
+arrays = {{"W": np.ones(1_000_000)}}
+for optimizer in (idle, changed, read):
+    update(optimizer, GRADS)
+large.update(arrays, arrays)         # with helpers
+update_slowly(changed)
+queue(changed)
+save_slowly(read)
+queue(read)
+used += [lambda: told(update, idle, GRADS), lambda: told(update, changed, GRADS),
+         lambda: told(update, read, GRADS), lambda: told(large.update, arrays, arrays),
+         lambda: told(zdlfast.save, os.devnull + ".npz", changed)]
+child = os.fork()
+if child == 0:
+    print(idle.iter, changed.iter, read.iter, large.iter, flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+used.clear()
+finish()
+print(idle.iter, changed.iter, read.iter, large.iter)
+"""
+    idle, changed, read, large, saved, *counts = in_the_middle(code)
+    assert (idle, read, large) == ("done", "done", "done")
+    assert FORKED in changed
+    assert FORKED in saved
+    assert counts == ["2 1 2 2", "0", "1 3 2 1"]
+
+
+@needs_fork
+@pytest.mark.parametrize("module", ["zdlfast", "reference"])
+def test_the_thread_that_forks_within_a_use_still_has_the_optimizer(module):
+    code = f"""{IN_THE_MIDDLE}
+optimizer = {module}.Adam()
+class Forking(dict):
+    def __getitem__(self, key):
+        if key == "x":
+            child.append(os.fork())
+            if child[0] == 0:
+                told(optimizer.state_dict)
+        return super().__getitem__(key)
+child = []
+update(optimizer, Forking(**GRADS))
+update(optimizer, GRADS)
+if child[0] == 0:
+    print(optimizer.iter, flush=True)
+    os._exit(0)
+os.waitpid(child[0], 0)
+print(optimizer.iter)
+"""
+    own, *counts = in_the_middle(code)
+    assert "is in use by this very thread" in own
+    assert counts == ["2", "2"]

@@ -3,6 +3,8 @@ from typing import Any, Self, TypeVar
 
 from typing_extensions import disjoint_base
 
+from zdlfast._optimizer import Grads, Params
+
 def available() -> list[str]: ...
 def use(simd: str) -> None: ...
 def in_use() -> str | None: ...
@@ -12,9 +14,7 @@ _Result = TypeVar("_Result")
 
 @disjoint_base
 class Locked:
-    def _locked(
-        self, writes: bool, work: Callable[..., _Result], *args: Any
-    ) -> _Result: ...
+    def _locked(self, writes: bool, work: Callable[..., _Result], *args: Any) -> _Result: ...
 
 @disjoint_base
 class Rollback:
@@ -39,7 +39,7 @@ class Kernel:
 @disjoint_base
 class OnKernels(Locked):
     def _was_loaded(self) -> None: ...
-    def update(self, params: Any, grads: Any) -> bool | None: ...
+    def update(self, params: Params, grads: Grads) -> bool | None: ...
 
 @disjoint_base
 class Batch:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 else:
     try:
         from zdlfast._engine import Locked, Rollback
-    except ImportError:  # no compiler: plain NumPy works all the same
+    # As in __init__.py. Without the compiled extension plain NumPy works all the same.
+    except (ImportError, ValueError, AttributeError):
         from zdlfast._plain import Locked, Rollback
 
 #: The state of all parameters: None before the first update, then a container like params.
@@ -246,7 +247,7 @@ class Optimizer(Locked):
     def __getstate__(self) -> Any:
         # For pickle and copy, which go on when the lock is released: of an optimizer that another
         # thread is changing, what they make would be torn.
-        return self._locked(False, _state.snapshot, self, object.__getstate__(self))
+        return self._locked(False, _state.snapshot, self)
 
     def __setstate__(self, state: Any) -> None:
         attributes, slots = state if isinstance(state, tuple) else (state, None)

@@ -73,14 +73,9 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     optimizer._was_loaded()
 
 
-def snapshot(optimizer: "Optimizer", state: Any) -> Any:
-    """What pickle and copy take of an optimizer, with arrays that no update changes any more.
-
-    Parameters
-    ----------
-    state : dict or tuple
-        The attributes, as ``object.__getstate__`` gives them.
-    """
+def snapshot(optimizer: "Optimizer") -> Any:
+    """What pickle and copy take of an optimizer, with arrays that no update changes any more."""
+    state: Any = object.__getstate__(optimizer)
     attributes, slots = state if isinstance(state, tuple) else (state, None)
     attributes = dict(attributes or {})
     copies: dict[int, Any] = {}

@@ -1,0 +1,230 @@
+"""The kernels by themselves, called through their table as the engine calls them."""
+
+import ctypes
+import itertools
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import golden
+import numpy as np
+import pytest
+from table import OPTIONS, assert_same_bits
+
+from zdlfast import _engine, _rules
+
+FOLDER = Path(_engine.__file__).parent
+SCALED = 4
+# Around the widths of all instructions, and what a loop leaves over.
+N = 67
+DTYPES = (np.float32, np.float64)
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0]
+
+
+@pytest.fixture(params=_engine.available())
+def kernels(request):
+    """The table of the rules for one instruction set."""
+    (path,) = (
+        f for f in FOLDER.glob(f"_kernels_{request.param}.*") if f.suffix in (".so", ".pyd")
+    )
+    rules, module = golden.table(path)
+    yield rules
+    del module
+
+
+@pytest.fixture(params=itertools.product(DTYPES, DTYPES), ids=lambda p: "-".join(
+    dtype.__name__ for dtype in p
+))  # fmt: skip
+def dtypes(request):
+    """Of the parameter with its state, and of the gradient."""
+    return request.param
+
+
+def values(rng, dtype, n=N):
+    """Ordinary values and, at changing places, zeros of both signs, infinities and subnormals."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    drawn = rng.standard_normal(n).astype(dtype)
+    special = np.array([*SPECIAL, tiny, -tiny, 3 * tiny, np.finfo(dtype).max], dtype)
+    places = rng.permutation(n)[: 2 * len(special)]
+    drawn[places] = np.tile(special, 2)
+    return drawn
+
+
+def step(kernel, options, arrays, dtypes, scaled=False, **scales):
+    """What a kernel makes of copies of these arrays: the parameter, then the state."""
+    wide, grad_wide = (dtype is np.float64 for dtype in dtypes)
+    kind = golden.PARAM_DOUBLE * wide + golden.GRAD_DOUBLE * grad_wide + SCALED * scaled
+    copies = [array.copy() for array in arrays]
+    given = [np.ctypeslib.as_ctypes(array) for array in copies]
+    golden.run(kernel, options, 3, given, kind, **scales)
+    assert_same_bits(copies[1], arrays[1])  # a gradient is only read
+    return copies[:1] + copies[2:]
+
+
+def assert_same(found, expected):
+    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert_same_bits(a, b, f"array {i}")
+
+
+def drawn(rng, kernel, dtypes):
+    """Arrays for a kernel; state that is a mean of squares may not be negative."""
+    dtype, grad_dtype = dtypes
+    state = [np.abs(values(rng, dtype)) for _ in range(kernel.slots)]
+    return [values(rng, dtype), values(rng, grad_dtype), *state]
+
+
+def with_array(arrays, i, array):
+    return [*arrays[:i], array, *arrays[i + 1 :]]
+
+
+def times(array, scale):
+    """As NumPy multiplies: a number is rounded to the array's dtype; 0 by infinity is NaN."""
+    with np.errstate(invalid="ignore"):
+        return array * array.dtype.type(scale)
+
+
+@pytest.fixture
+def kernel(kernels, rule):
+    return kernels[_rules.RULES[rule.name].loop]
+
+
+@pytest.fixture
+def options(rule):
+    return list(OPTIONS[rule.name].values())
+
+
+def test_a_table_has_every_rule_with_its_options_and_slots(kernels):
+    for rule in _rules.RULES.values():
+        row = kernels[rule.loop]
+        assert (row.options, row.slots) == (len(rule.options), len(rule.slots))
+
+
+def test_scales_of_one_give_the_bits_of_the_loop_without_them(kernel, options, rng, dtypes):
+    for _ in range(5):
+        arrays = drawn(rng, kernel, dtypes)
+        plain = step(kernel, options, arrays, dtypes)
+        assert_same(step(kernel, options, arrays, dtypes, scaled=True), plain)
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0.5, 0.1, 0.0])
+def test_a_scaled_gradient_is_the_gradient_multiplied_before(kernel, options, rng, dtypes, scale):
+    arrays = drawn(rng, kernel, dtypes)
+    multiplied = times(arrays[1], scale)
+    expected = step(kernel, options, with_array(arrays, 1, multiplied), dtypes)
+    assert_same(step(kernel, options, arrays, dtypes, True, g_scale=scale), expected)
+    if scale == -1.0:
+        assert_same_bits(multiplied, -arrays[1])
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.1, -1.0, 0.0])
+def test_a_decayed_parameter_is_the_parameter_multiplied_before(
+    kernel, options, rng, dtypes, decay
+):
+    arrays = drawn(rng, kernel, dtypes)
+    multiplied = times(arrays[0], decay)
+    expected = step(kernel, options, with_array(arrays, 0, multiplied), dtypes)
+    assert_same(step(kernel, options, arrays, dtypes, True, p_decay=decay), expected)
+
+
+def test_every_length_from_none_on(kernel, options, rng, dtypes):
+    """One element by itself is what it is among others, and nothing past the end is touched."""
+    arrays = drawn(rng, kernel, dtypes)
+    whole = step(kernel, options, arrays, dtypes, True, g_scale=0.5, p_decay=0.5)
+    for n in range(N):
+        parts = [array[:n] for array in arrays]
+        for scaled, scales in ((False, {}), (True, {"g_scale": 0.5, "p_decay": 0.5})):
+            found = step(kernel, options, parts, dtypes, scaled, **scales)
+            if scaled:
+                assert_same(found, [array[:n] for array in whole])
+
+
+# ------------------------------------------------------------------ the scalars of a step
+
+
+def scalars_of(kernel, options, t):
+    found = (ctypes.c_double * golden.MAX_SCALARS)(*[math.nan] * golden.MAX_SCALARS)
+    given = (ctypes.c_double * golden.MAX_SCALARS)(*options)
+    kernel.scalars(given, float(t), ctypes.addressof(found))
+    return [scalar for scalar in found if not math.isnan(scalar)]
+
+
+def rounded(fraction):
+    """Python divides whole numbers to the nearest float."""
+    return fraction.numerator / fraction.denominator
+
+
+def exact(name, o):
+    """A rule's scalars but Adam's step size, each operation in fractions and rounded once."""
+    lr, one = Fraction(o["lr"]), Fraction(1)
+    if name == "SGD":
+        return [o["lr"]]
+    if name == "Momentum":
+        return [o["momentum"], o["lr"]]
+    if name == "Nesterov":
+        mu = Fraction(o["momentum"])
+        ahead = rounded(Fraction(rounded(one + mu)) * lr)
+        return [rounded(mu * mu), ahead, o["momentum"], o["lr"]]
+    if name == "AdaGrad":
+        return [o["lr"], o["eps"]]
+    if name == "RMSprop":
+        return [o["decay_rate"], rounded(one - Fraction(o["decay_rate"])), o["lr"], o["eps"]]
+    assert name == "Adam"
+    rates = [rounded(one - Fraction(o[beta])) for beta in ("beta1", "beta2")]
+    return [*rates, None, o["eps"]]
+
+
+def random_options(rule, rng):
+    bounds = _rules.RULES[rule.name].options
+    return {
+        name: float(rng.uniform(0.5, 1) if bound == _rules.FRACTION else 10 ** rng.uniform(-9, 2))
+        for name, bound in bounds.items()
+    }
+
+
+def test_scalars_are_exact_but_for_the_step_size_of_adam(rule, kernel, rng):
+    for t in range(1, 300):
+        options = random_options(rule, rng)
+        found = scalars_of(kernel, options.values(), t)
+        for ours, expected in zip(found, exact(rule.name, options), strict=True):
+            assert expected is None or ours == expected
+
+
+def test_scalars_are_those_of_the_twin(rule, kernel, rng):
+    """Adam's step size too: it is computed with the same power, the C library's."""
+    for t in [*range(1, 2000), 10**5, 10**7, 2**53 - 1]:
+        options = random_options(rule, rng)
+        twin = rule.numpy(**options)
+        if hasattr(twin, "iter"):
+            twin.iter = t - 1
+        assert scalars_of(kernel, options.values(), t) == list(twin._scalars())
+
+
+def step_size(o, power):
+    return o["lr"] * math.sqrt(1.0 - power(o["beta2"])) / (1.0 - power(o["beta1"]))
+
+
+def test_the_step_size_of_adam_hangs_on_the_last_bit_of_a_power(kernels, rng):
+    """The one number that another C library may compute otherwise, and by no more than that."""
+    for t in [*range(1, 200), 1000, 1999]:
+        options = {"lr": 0.001, "beta1": rng.uniform(0.5, 1), "beta2": rng.uniform(0.9, 1)}
+        around = {}
+        for beta in (options["beta1"], options["beta2"]):
+            nearest = rounded(Fraction(beta) ** t)
+            around[beta] = [nearest, math.nextafter(nearest, 0), math.nextafter(nearest, 1)]
+            assert beta**t in around[beta]
+        possible = {
+            step_size(options, dict(zip(around, powers, strict=True)).__getitem__)
+            for powers in itertools.product(*around.values())
+        }
+        found = scalars_of(kernels["adam"], [*options.values(), 1e-7], t)[2]
+        assert found in possible
+
+
+def test_with_exact_powers_the_step_size_of_adam_is_exact(kernels):
+    """With these options the golden hashes are the same with every C library."""
+    lr, beta1, beta2, eps = golden.OPTIONS["adam"]
+    for t in range(1, golden.STEPS + 1):
+        found = scalars_of(kernels["adam"], [lr, beta1, beta2, eps], t)[2]
+        powers = {beta: rounded(Fraction(beta) ** t) for beta in (beta1, beta2)}
+        assert all(Fraction(power) == Fraction(beta) ** t for beta, power in powers.items())
+        assert found == step_size({"lr": lr, "beta1": beta1, "beta2": beta2}, powers.get)
