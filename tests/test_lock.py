@@ -10,7 +10,6 @@ import threading
 from collections import UserDict
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -412,8 +411,7 @@ FORKED = "another thread was using this Adam when the process was forked"
 
 
 def in_the_middle(code):
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    done = python(code, PYTHONWARNINGS="ignore", PYTHONPATH=path, ZDLFAST_NUM_THREADS="2")
+    done = python(code, PYTHONWARNINGS="ignore", ZDLFAST_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout.splitlines()
