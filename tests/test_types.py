@@ -16,6 +16,8 @@ Adam(momentum=0.9)
 Adam().update({"W": "text"}, {"W": 1.0})
 Adam().update(1.0, 2.0)
 set_num_threads("two")
+Adam().step()
+print(Adam().learning_rate)
 """
 
 
@@ -37,4 +39,4 @@ def test_mistakes_are_found(tmp_path):
     script.write_text(WRONG)
     done = mypy(script)
     lines = {int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line}
-    assert lines == {4, 5, 6, 7, 8}, done.stdout
+    assert lines == {4, 5, 6, 7, 8, 9, 10}, done.stdout

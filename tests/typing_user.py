@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import zdlfast
-from zdlfast import SGD, Adam
+from zdlfast import SGD, Adam, reference
 from zdlfast.datasets import load_digits
 from zdlfast.nn import Trainer, dense_network
 
@@ -40,4 +40,7 @@ def decay(optimizer: zdlfast.Optimizer) -> None:
     optimizer.nonfinite = "skip"
 
 
-decay(zdlfast.reference.Momentum())
+decay(reference.Momentum())
+loaded, loaded_params = zdlfast.load("state.npz")
+decay(assert_type(loaded, zdlfast.Optimizer))
+loaded.update(loaded_params, grads)

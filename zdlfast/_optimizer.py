@@ -8,7 +8,7 @@ back if it is interrupted or if NumPy raises after all: an update happens whole 
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +87,10 @@ class Optimizer(Locked):
                 validation.refuse_attribute(self, name)
         object.__setattr__(self, name, value)
 
-    def __getattr__(self, name: str) -> Any:
-        validation.refuse_attribute(self, name)
+    if not TYPE_CHECKING:  # for a type checker every attribute would be there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            validation.refuse_attribute(self, name)
 
     def update(self, params: Params, grads: Grads) -> bool | None:
         """Take one step: change every parameter by its gradient.
