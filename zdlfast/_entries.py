@@ -72,8 +72,10 @@ def zeros_like(param: Any) -> Any:
     if not isinstance(param, np.ndarray):
         if not validation.is_array(param):
             return np.zeros((), np.result_type(param, 0.0))
-        zeros = np.zeros_like(param)
-        return zeros if type(zeros) is type(param) else np.multiply(param, 0.0)
+        # By its own means alone: it may refuse to become an array of NumPy's.
+        zeros = param.copy()
+        zeros[...] = 0.0
+        return zeros
     # In the machine's own byte order, as every result of NumPy is.
     dtype = param.dtype if param.dtype.isnative else param.dtype.newbyteorder("=")
     return np.zeros_like(param, dtype)

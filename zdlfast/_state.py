@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zdlfast._validation import is_array
+
 if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
 
@@ -84,9 +86,11 @@ def snapshot(optimizer: "Optimizer") -> Any:
         if isinstance(held, dict | list):
             attributes[slot] = held = copy(held)
             for key, value in _by_key(held).items():
+                # Under two keys it stays one.
                 if isinstance(value, np.ndarray):
-                    # Under two keys it stays one.
                     held[key] = copies.setdefault(id(value), value.copy(order="K"))
+                elif is_array(value):
+                    held[key] = copies.setdefault(id(value), value.copy())
     return attributes if slots is None else (attributes, slots)
 
 

@@ -275,5 +275,6 @@ def is_finite(grad: Any) -> bool:
     if isinstance(grad, int) or (is_array(grad) and grad.dtype.hasobject):
         return True
     finite = np.isfinite(grad)
-    # What is masked is not there.
-    return bool(np.all(np.ma.filled(finite, True)))
+    if isinstance(finite, np.ma.MaskedArray):
+        finite = finite.filled(True)  # what is masked is not there
+    return bool(np.all(finite))
