@@ -75,7 +75,7 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
     path = Path(path)
     _format_of(path)
     rule = RULES.get(type(optimizer).__name__)
-    if rule is None or type(optimizer) not in (rule.twin, rule.fast):
+    if rule is None or type(optimizer) not in (rule.twin, rule.fastest):
         raise TypeError(
             f"a {type(optimizer).__qualname__} could not be loaded, expected an optimizer of "
             "zdlfast or zdlfast.reference itself: save its state_dict()"
@@ -166,7 +166,8 @@ def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
     Returns
     -------
     optimizer : Optimizer
-        Of the class of `zdlfast` with the saved one's name.
+        Of the class of `zdlfast` with the saved one's name; without the compiled kernels, of
+        that of `zdlfast.reference`.
     params : dict, list or None
         What was saved with it.
 
@@ -225,7 +226,7 @@ def _restored(file: "_File") -> tuple["Optimizer", Any]:
     arrays |= _unpack_views(views, arrays)
     content = {k: v for k, v in manifest.items() if k not in ("params", "views")}
     content["state"] = {slot: _unpack(held, arrays) for slot, held in manifest["state"].items()}
-    optimizer: Optimizer = RULES[name].fast()
+    optimizer: Optimizer = RULES[name].fastest()
     _state.restore(optimizer, content, copies=False)
     return optimizer, _unpack(manifest["params"], arrays)
 

@@ -249,7 +249,7 @@ class Optimizer(Locked):
     def __getstate__(self) -> Any:
         # For pickle and copy, which go on when the lock is released: of an optimizer that another
         # thread is changing, what they make would be torn.
-        return self._locked(False, _state.snapshot, self)
+        return self._locked(False, _state.snapshot, self, super().__getstate__)
 
     def __setstate__(self, state: Any) -> None:
         attributes, slots = state if isinstance(state, tuple) else (state, None)

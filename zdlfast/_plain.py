@@ -32,6 +32,13 @@ class Locked:
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
         raise NotImplementedError
 
+    def __getstate__(self) -> Any:
+        """What pickle and copy take: not the lock, a copy has one of its own."""
+        state: Any = super().__getstate__()
+        attributes, slots = state if isinstance(state, tuple) else (state, {})
+        slots = {name: value for name, value in slots.items() if name not in Locked.__slots__}
+        return (attributes, slots) if slots else attributes
+
     def _locked(self, writes: bool, work: Callable[..., _Result], *args: Any) -> _Result:
         """Return ``work(*args)``, called while no other thread uses this object."""
         name, thread = type(self).__name__, threading.get_ident()

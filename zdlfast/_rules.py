@@ -41,6 +41,11 @@ class Rule:
         return getattr(importlib.import_module("zdlfast.optimizers"), self.name)
 
     @property
+    def fastest(self) -> Any:
+        """The class on kernels, or without the compiled extension the one in plain NumPy."""
+        return vars(importlib.import_module("zdlfast")).get(self.name) or self.twin
+
+    @property
     def twin(self) -> Any:
         """The class in plain NumPy."""
         return getattr(importlib.import_module("zdlfast.reference"), self.name)

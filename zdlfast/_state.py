@@ -1,6 +1,6 @@
 """An optimizer's state as a dict: what `state_dict` and `load_state_dict` do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -75,9 +75,9 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     optimizer._was_loaded()
 
 
-def snapshot(optimizer: "Optimizer") -> Any:
+def snapshot(optimizer: "Optimizer", getstate: Callable[[], Any]) -> Any:
     """What pickle and copy take of an optimizer, with arrays that no update changes any more."""
-    state: Any = object.__getstate__(optimizer)
+    state = getstate()
     attributes, slots = state if isinstance(state, tuple) else (state, None)
     attributes = dict(attributes or {})
     copies: dict[int, Any] = {}
