@@ -1,7 +1,14 @@
 """Options: checked when they are given and whenever they are assigned."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
+from process import python
+
+import zdlfast
+from zdlfast import reference
 
 
 def test_a_wrong_option_is_named_with_its_value(rule):
@@ -68,7 +75,147 @@ def test_repr_shows_how_to_make_it_again(rule):
 
 @pytest.mark.parametrize("value", [-1, 1.5, "1", None])
 def test_the_step_count_is_a_whole_number(value):
-    import zdlfast
-
     with pytest.raises((TypeError, ValueError), match=r"^iter must be"):
         zdlfast.Adam().iter = value
+
+
+# ------------------------------------------------------------------ names that people bring along
+
+HINTS = [
+    ("SGD", "learning_rate", "here it is lr"),
+    ("Adam", "learning_rate", "here it is lr"),
+    ("Adam", "alpha", "here it is lr"),
+    ("RMSprop", "alpha", "here it is lr"),
+    ("RMSprop", "rho", "here it is decay_rate"),
+    ("RMSprop", "epsilon", "here it is eps"),
+    ("AdaGrad", "epsilon", "here it is eps"),
+    ("Adam", "beta_1", "here it is beta1"),
+    ("Adam", "beta_2", "here it is beta2"),
+    ("Nesterov", "mu", "here it is momentum"),
+    ("Adam", "betas", "give beta1= and beta2="),
+    ("SGD", "momentum", "use zdlfast.Momentum"),
+    ("SGD", "nesterov", "use zdlfast.Nesterov"),
+    ("Adam", "weight_decay", "add weight_decay * params[key] to grads[key] before the update"),
+    ("Adam", "params", "pass params to update(params, grads)"),
+    ("Adam", "speed", "its options are lr, beta1, beta2, eps"),
+    ("SGD", "rho", "its options are lr"),
+]
+USED = [
+    ("step", "call update(params, grads)"),
+    ("zero_grad", "gradients are not accumulated here, so there is nothing to clear"),
+    ("param_groups", "set the options of the optimizer itself, such as lr"),
+    ("iterations", "the number of updates is iter"),
+]
+
+
+@pytest.fixture(params=[zdlfast, reference], ids=["fast", "numpy"])
+def module(request):
+    return request.param
+
+
+@pytest.mark.parametrize(("kind", "name", "hint"), HINTS)
+def test_another_name_for_an_option_is_told_where_it_is_given(module, kind, name, hint):
+    with pytest.raises(TypeError) as caught:
+        getattr(module, kind)(**{name: 0.5})
+    assert str(caught.value).startswith(f"{kind} has no option {name!r}")
+    assert str(caught.value).endswith(hint)
+
+
+@pytest.mark.parametrize(("kind", "name", "hint"), HINTS)
+def test_another_name_for_an_option_is_told_where_it_is_assigned_or_read(module, kind, name, hint):
+    optimizer = getattr(module, kind)()
+    before = dict(vars(optimizer))
+    for act in (lambda: setattr(optimizer, name, 0.5), lambda: getattr(optimizer, name)):
+        with pytest.raises(AttributeError) as caught:
+            act()
+        assert str(caught.value).startswith(f"{kind} has no attribute {name!r}")
+        assert str(caught.value).endswith(hint)
+        assert (caught.value.name, caught.value.obj) == (name, optimizer)
+    assert vars(optimizer) == before
+    assert not hasattr(optimizer, name)
+
+
+@pytest.mark.parametrize(("name", "hint"), USED)
+def test_a_method_of_another_library_says_what_to_do_here(rule, name, hint):
+    for cls in (rule.fast, rule.numpy):
+        with pytest.raises(AttributeError) as caught:
+            getattr(cls(), name)()
+        assert str(caught.value) == f"{rule.name} has no attribute {name!r}: {hint}"
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [("Adagrad", "AdaGrad"), ("RMSProp", "RMSprop"), ("ADAM", "Adam"), ("sgd", "SGD")],
+)
+def test_another_spelling_of_a_rule_is_told(name, here):
+    text = f"module 'zdlfast' has no attribute '{name}': here it is {here}"
+    with pytest.raises(AttributeError, match=text):
+        getattr(zdlfast, name)
+    done = python(f"from zdlfast import {name}")
+    assert f"ImportError: {text}\n" in done.stderr
+    done = python(f"import zdlfast; zdlfast.{name}")
+    assert f"AttributeError: {text}" in done.stderr
+
+
+def test_a_name_that_means_nothing_is_pythons_own_error():
+    with pytest.raises(AttributeError, match=r"^module 'zdlfast' has no attribute 'Lion'$"):
+        zdlfast.Lion  # noqa: B018
+    done = python("from zdlfast import Lion")
+    assert "ImportError: cannot import name 'Lion' from 'zdlfast'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"W": np.arange(1e5)},
+        [np.arange(1e5)],
+        np.arange(1e5),
+        iter([np.arange(1e5)]),
+        UserWarning("x" * 1000),
+        "x" * 1000,
+    ],
+    ids=lambda params: type(params).__name__,
+)
+def test_parameters_given_to_a_constructor_are_told_and_not_printed(rule, params):
+    for cls in (rule.fast, rule.numpy):
+        with pytest.raises(TypeError) as caught:
+            cls(params)
+        assert str(caught.value) == (
+            f"lr must be a number, got a {type(params).__name__}: parameters are passed to "
+            "update(params, grads)"
+        )
+
+
+def test_a_class_of_ones_own_has_attributes_and_options_of_its_own(rule):
+    for base in (rule.fast, rule.numpy):
+
+        class Own(base):
+            """With an attribute of the class, of an instance, and a keyword."""
+
+            schedule = "constant"
+
+            def __init__(self, weight_decay=0.0, **options):
+                super().__init__(**options)
+                self.weight_decay = weight_decay
+                self.history = []
+
+        own = Own(weight_decay=0.5, lr=0.25)
+        own.schedule, own.note = "cosine", "mine"
+        assert (own.weight_decay, own.schedule, own.note, own.lr) == (0.5, "cosine", "mine", 0.25)
+        again = copy.deepcopy(own)
+        assert vars(again).keys() == vars(own).keys()
+        assert again.history is not own.history
+        with pytest.raises(TypeError, match="unexpected keyword argument 'learning_rate'"):
+            Own(learning_rate=0.1)
+        with pytest.raises(AttributeError, match="Own has no attribute 'step'"):
+            own.step()
+        with pytest.raises(ValueError, match="lr must be"):
+            own.lr = -1
+
+
+def test_attributes_that_python_itself_asks_for_are_simply_not_there(rule):
+    for optimizer in (rule.fast(), rule.numpy()):
+        assert not hasattr(optimizer, "__array__")
+        assert not hasattr(optimizer, "_repr_html_")
+        assert repr(pickle.loads(pickle.dumps(optimizer))) == repr(optimizer)
+        assert "lr" in dir(optimizer)

@@ -1,7 +1,7 @@
 # pyright: strict
 """What a user writes, checked by mypy --strict and by pyright (.ci/run)."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,3 +26,18 @@ zdlfast.set_num_threads(count)
 network = dense_network(64, 10, rng=1, dtype="float32")
 history = Trainer(network, optimizer, epochs=1, progress=False).fit(x, t, evaluate=test)
 losses: NDArray[np.float64] = history.loss
+
+base: zdlfast.Optimizer = optimizer
+base.update(params, {"W": None})
+assert_type(base.update(params, grads), bool | None)
+assert_type(base.state_dict(), dict[str, Any])
+
+
+def decay(optimizer: zdlfast.Optimizer) -> None:
+    """Take any optimizer, and options of those that have them."""
+    if isinstance(optimizer, SGD | Adam):
+        optimizer.lr *= 0.5
+    optimizer.nonfinite = "skip"
+
+
+decay(zdlfast.reference.Momentum())

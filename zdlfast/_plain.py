@@ -14,10 +14,11 @@ _Result = TypeVar("_Result")
 class Locked:
     """What one thread uses at a time: the base of every optimizer."""
 
-    __slots__ = ("_lock", "_owner")
+    __slots__ = ("_lock", "_owner", "_process")
 
     _lock: threading.Lock
-    _owner: tuple[int, int, bool] | None
+    _owner: tuple[int, bool] | None  # the thread, and whether it writes
+    _process: int
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -25,6 +26,7 @@ class Locked:
             self._check_keywords(kwargs)
         self._lock = threading.Lock()
         self._owner = None
+        self._process = os.getpid()
         return self
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
@@ -32,22 +34,23 @@ class Locked:
 
     def _locked(self, writes: bool, work: Callable[..., _Result], *args: Any) -> _Result:
         """Return ``work(*args)``, called while no other thread uses this object."""
-        name, here = type(self).__name__, (os.getpid(), threading.get_ident())
+        name, thread = type(self).__name__, threading.get_ident()
         while not self._lock.acquire(timeout=1.0):
-            process, thread, writing = self._owner or (*here, False)
-            if process != here[0]:
+            # None is for a moment: another thread has just taken the lock, or is giving it back.
+            owner, writing = self._owner or (None, False)
+            if owner == thread:
+                raise RuntimeError(
+                    f"this {name} is in use by this very thread: it was called from within, by a "
+                    "container of an update or by a signal handler"
+                )
+            if self._process != os.getpid():
                 if writing:
                     raise RuntimeError(
                         f"another thread was using this {name} when the process was forked, so "
                         "that half of an update is missing here: make a new one"
                     )
-                self._lock = threading.Lock()
-            elif thread == here[1]:
-                raise RuntimeError(
-                    f"this {name} is in use by this very thread: it was called from within, by a "
-                    "container of an update or by a signal handler"
-                )
-        self._owner = (*here, writes)
+                self._lock, self._process = threading.Lock(), os.getpid()
+        self._owner, self._process = (thread, writes), os.getpid()
         try:
             return work(*args)
         finally:
