@@ -249,3 +249,13 @@ def test_velocity_keeps_its_parameters_dtype_whatever_the_gradient_has(rule):
             optimizer.update(params, {"W": np.ones(5, dtype)})
             for slot in rule.slots:
                 assert getattr(optimizer, slot)["W"].dtype == np.float32
+
+
+def test_what_the_books_class_pickled_is_as_complete_as_a_new_optimizer(rule):
+    bare = {name: value for name, value in vars(rule.fast()).items() if name != "nonfinite"}
+    bare.pop("eps", None)
+    for cls in (rule.fast, rule.numpy):
+        restored = cls.__new__(cls)
+        restored.__setstate__(bare)
+        assert vars(restored).keys() == vars(cls()).keys()
+        assert repr(restored) == repr(cls())

@@ -40,7 +40,11 @@ def main() -> int:
         for dtype in DTYPES:
             different = differing(rule, dtype)
             equal = equal and not different
-            words = [rule.name, dtype.__name__, *("NO" if s in different else "yes" for s in simds)]
+            words = [
+                rule.name,
+                dtype.__name__,
+                *("NO" if s in different else "yes" for s in simds),
+            ]
             print("  " + " ".join(f"{word:<9}" for word in words).rstrip())
 
     print(f"\nOne update of {TIMED_SIZE:,} parameters by Adam, in milliseconds")

@@ -323,7 +323,7 @@ cdef enum:
 
 
 cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
-    """What a room for many has to hold for one array of a parameter's state; 0 if it is not there."""
+    """What a shared room has to hold for one array of state; 0 if it is not to lie there."""
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
     if bytes >= ALIGN_FROM or not is_contiguous(param):

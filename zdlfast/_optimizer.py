@@ -253,9 +253,11 @@ class Optimizer(Locked):
 
     def __setstate__(self, state: Any) -> None:
         attributes, slots = state if isinstance(state, tuple) else (state, None)
-        # The book's own classes have no eps; pickles of them come here by the drop-in.
+        # The book's own classes have no eps and no nonfinite; pickles of them come here by the
+        # drop-in.
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            if name in self._options and parameter.default is not parameter.empty:
+            known = name in self._options or name == "nonfinite"
+            if known and parameter.default is not parameter.empty:
                 setattr(self, name, parameter.default)
         for name, value in (attributes or {}).items():
             if name in self._options:

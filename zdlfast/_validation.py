@@ -86,14 +86,11 @@ def option(name: str, value: Any, below: float) -> float:
 
 def _shown(value: Any) -> str:
     """A value that is no number: itself if it is short, else what it is."""
-    if value is None or isinstance(value, str | bytes | bool | complex):
+    short = value is None or isinstance(value, str | bytes | bool | complex)
+    if short or (isinstance(value, np.ndarray) and value.size <= 4):
         text = repr(value)
-    elif isinstance(value, np.ndarray) and value.size <= 4:
-        text = repr(value)
-    else:
-        text = ""
-    if 0 < len(text) <= 60:
-        return text
+        if len(text) <= 60:
+            return text
     kind = type(value).__name__
     return f"a {kind}: parameters are passed to update(params, grads)"
 
