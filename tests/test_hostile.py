@@ -344,3 +344,56 @@ def test_what_numpy_computes_warns_and_raises_as_numpy_does(make):
     assert np.all(params["b"] == 1)
     with np.errstate(all="warn"), pytest.warns(RuntimeWarning):
         make(lr=1e3).update(params, grads)
+
+
+# ------------------------------------------------------------------ what was prepared is executed
+
+
+@pytest.mark.parametrize("which", ["param", "grad", "state"])
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_an_array_that_an_odd_entry_takes_away_is_an_error_and_all_is_as_before(rule, which, kind):
+    """The code of the odd entry runs after the others were looked at, and before the kernels."""
+    if which == "state" and not rule.slots:
+        return
+    param, grad, optimizer = np.ones(70), np.ones(70), rule.fast()
+
+    class Resizing(np.ndarray):
+        """Resizes an array of another entry as soon as it is computed with."""
+
+        armed = False
+
+        def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+            if Resizing.armed:
+                Resizing.armed = False
+                state = getattr(optimizer, rule.slots[0])[first] if rule.slots else None
+                taken = {"param": param, "grad": grad, "state": state}[which]
+                taken.resize(700_000, refcheck=False)
+            plain = [x.view(np.ndarray) if isinstance(x, Resizing) else x for x in inputs]
+            if out is not None:
+                kwargs["out"] = tuple(x.view(np.ndarray) for x in out)
+            result = getattr(ufunc, method)(*plain, **kwargs)
+            return out[0] if out is not None else np.asarray(result).view(Resizing)
+
+    odd = np.ones(3).view(Resizing)
+    first = "W" if kind == "dict" else 0
+    params, grads = {"W": param, "odd": odd, "x": 1.0}, {"W": grad, "odd": np.ones(3), "x": 1.0}
+    if kind == "list":
+        params, grads = list(params.values()), list(grads.values())
+    optimizer.update(params, grads)
+    for slot in rule.slots:  # of memory of its own
+        getattr(optimizer, slot)[first] = getattr(optimizer, slot)[first].copy()
+    keys = list(params) if kind == "dict" else range(3)
+    before = {k: np.array(params[k], copy=True) for k in keys}
+    state = [{k: np.array(getattr(optimizer, s)[k]) for k in keys} for s in rule.slots]
+    count = getattr(optimizer, "iter", None)
+    Resizing.armed = True
+    with pytest.raises(RuntimeError, match="an array was resized or exchanged during an update"):
+        optimizer.update(params, grads)
+    assert not Resizing.armed
+    assert getattr(optimizer, "iter", None) == count
+    for k in keys:  # what was resized has grown, but its values are there
+        now = np.array(params[k]).ravel()
+        assert_same_bits(now[: before[k].size], before[k].ravel())
+        for slot, values in zip(rule.slots, state, strict=True):
+            now = np.array(getattr(optimizer, slot)[k]).ravel()
+            assert_same_bits(now[: values[k].size], values[k].ravel())

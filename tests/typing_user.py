@@ -41,6 +41,11 @@ def decay(optimizer: zdlfast.Optimizer) -> None:
 
 
 decay(reference.Momentum())
-loaded, loaded_params = zdlfast.load("state.npz")
-decay(assert_type(loaded, zdlfast.Optimizer))
-loaded.update(loaded_params, grads)
+
+
+def resume(path: str) -> zdlfast.Optimizer:
+    """Go on from a file."""
+    loaded, loaded_params = zdlfast.load(path)
+    decay(assert_type(loaded, zdlfast.Optimizer))
+    loaded.update(loaded_params, grads)
+    return loaded
