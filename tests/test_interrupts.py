@@ -169,18 +169,3 @@ def test_interrupts_in_a_row_during_the_rollback_do_not_stop_it(rule, times):
     params.left = None
     optimizer.update(params, grads)
     assert params["a"] < 1.0
-
-
-def test_a_container_that_always_interrupts_does_not_keep_the_rollback_for_ever(rule):
-    class Interrupting(UserDict):
-        writes = 0
-
-        def __setitem__(self, key, value):
-            self.writes += 1
-            if self.writes > 3:
-                raise Interrupt
-            super().__setitem__(key, value)
-
-    params = Interrupting(a=1.0, b=2.0)
-    with pytest.raises(Interrupt):
-        rule.fast().update(params, {"a": 1.0, "b": 1.0})

@@ -58,9 +58,6 @@ class Locked:
             self._lock.release()
 
 
-_TRIES = 10000  # at what is interrupted again and again: it may be an error like any other
-
-
 class Rollback:
     """Undoes, at the end of a ``with`` block that raised, what was done in it."""
 
@@ -80,7 +77,6 @@ class Rollback:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        tries = 0
         while kind is not None and self._undo:
             function, args = self._undo[-1]
             try:
@@ -88,8 +84,5 @@ class Rollback:
             except Exception:
                 pass  # a container that takes nothing back; the rest still goes
             except BaseException:
-                tries += 1  # interrupted again
-                if tries < _TRIES:
-                    continue
-            tries = 0
+                continue  # interrupted again
             self._undo.pop()

@@ -3,10 +3,6 @@
 # That has to hold when a signal arrives. Its handler, which may raise KeyboardInterrupt, runs
 # between Python's bytecodes; here are none.
 
-cdef enum:
-    TRIES = 10000       # at what is interrupted again and again: it may be an error like any other
-
-
 cdef class Rollback:
     """Undoes, at the end of a ``with`` block that raised, what was done in it.
 
@@ -43,7 +39,6 @@ cdef class Rollback:
         if kind is None:
             return
         cdef tuple call
-        cdef int tries = 0
         while self.undo:
             call = <tuple>self.undo[len(self.undo) - 1]
             try:
@@ -51,8 +46,5 @@ cdef class Rollback:
             except Exception:
                 pass        # a container that takes nothing back; the rest still goes
             except BaseException:
-                tries += 1  # interrupted again, in a container that is written in Python
-                if tries < TRIES:
-                    continue
-            tries = 0
+                continue    # interrupted again, in a container that is written in Python
             self.undo.pop()
