@@ -9,6 +9,7 @@ from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
+from process import python
 from table import assert_same_bits, assert_same_run
 
 import zdlfast
@@ -60,6 +61,58 @@ def test_a_container_that_changes_during_the_walk(make, where, act):
         assert all(np.all(held[key] == 1.0) for key in "abc")
     else:
         assert all(np.all(held[key] < 1.0) for key in "ab")
+
+
+COLLECTED = """
+import gc
+import numpy as np
+import zdlfast
+
+class Cycle:
+    def __init__(self, *containers):
+        self.me, self.containers = self, containers
+
+    def __del__(self):
+        for container in self.containers:
+            container.clear()
+
+gc.freeze()
+for threshold in range(1, 20):
+    gc.disable()
+    optimizer = zdlfast.Adam()
+    params, grads = {"W": np.ones(70)}, {"W": np.ones(70)}
+    Cycle(params, grads)
+    gc.set_threshold(threshold)
+    gc.enable()
+    optimizer.update(params, grads)
+    assert all(np.allclose(m, 0.1) for m in optimizer.m.values())
+"""
+
+
+def test_garbage_that_is_collected_during_an_update_may_empty_its_containers():
+    # Memory that is freed too early is overwritten, by Python's debug hooks, and used.
+    run = python(COLLECTED, PYTHONMALLOC="debug")
+    assert run.returncode == 0, run.stderr
+
+
+def test_an_option_whose_comparison_changes_the_optimizer():
+    run = python(
+        "import numpy as np, zdlfast\n"
+        "class Text(str):\n"
+        "    __hash__ = str.__hash__\n"
+        "    def __eq__(self, other):\n"
+        "        optimizer.v = None\n"
+        "        return True\n"
+        "    __ne__ = __eq__\n"
+        "optimizer = zdlfast.Momentum()\n"
+        "params = {'W': np.ones(70)}\n"
+        "optimizer.update(params, params)\n"
+        "optimizer.nonfinite = Text('propagate')\n"
+        "optimizer.v = {'W': np.ones(70)}\n"
+        "optimizer.update(params, params)\n",
+        PYTHONMALLOC="debug",
+    )
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError, ValueError, StopIteration, OSError])
@@ -344,6 +397,17 @@ def test_what_numpy_computes_warns_and_raises_as_numpy_does(make):
     assert np.all(params["b"] == 1)
     with np.errstate(all="warn"), pytest.warns(RuntimeWarning):
         make(lr=1e3).update(params, grads)
+
+
+def test_numbers_in_a_list_may_be_left_alone_at_first(rule):
+    runs = []
+    for cls in (rule.fast, rule.numpy):
+        optimizer, params = cls(), [[1.0, 2.0], np.ones(3)]
+        optimizer.update(params, [None, np.ones(3)])
+        assert params[0] == [1.0, 2.0]
+        optimizer.update(params, [np.ones(2), np.ones(3)])
+        runs.append((optimizer, params))
+    assert_same_run(runs[0][0], runs[1][0], *(dict(enumerate(params)) for _, params in runs))
 
 
 # ------------------------------------------------------------------ what was prepared is executed

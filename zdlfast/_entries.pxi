@@ -294,7 +294,7 @@ cdef Extent *sort(
     cdef Py_ssize_t[DIGITS] place
     cdef Py_ssize_t k, digit, before, here
     cdef int shift = 4
-    while (highest - lowest) >> shift > 0:
+    while shift < <int>(8 * sizeof(uintptr_t)) and (highest - lowest) >> shift > 0:
         memset(place, 0, sizeof(place))
         for k in range(size):
             place[((extents[k].low - lowest) >> shift) % DIGITS] += 1

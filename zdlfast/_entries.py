@@ -69,6 +69,8 @@ def make_entry(
 
 def zeros_like(param: Any) -> Any:
     """Fresh state: zeros in the memory layout of a parameter."""
+    if isinstance(param, list):
+        return np.zeros(np.shape(param), np.result_type(np.array(param), 0.0))
     if not isinstance(param, np.ndarray):
         if not validation.is_array(param):
             return np.zeros((), np.result_type(param, 0.0))

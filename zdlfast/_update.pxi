@@ -97,7 +97,7 @@ cdef class OnKernels(Locked):
             found = containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
             fresh = fresh or found == Py_None
         found = look_up(attributes, "nonfinite", &at)
-        if found == NULL:
+        if found == NULL or not is_str(found):
             return NotImplemented
         propagate = <object>found == "propagate"
         for i in range(2 + rule.slots):
@@ -127,9 +127,18 @@ cdef class OnKernels(Locked):
                     # Past the checks of __setattr__, which cost more than a small update.
                     attributes[self.kernel.counter] = step
                 return None
-            batch = Batch.__new__(Batch)
-            batch.adopt(self, by_key, containers, entries, ready, scalars, step)
-            ready = 0       # these are the batch's now
+            # To make an object may collect garbage, whose finalizers are Python code.
+            hold(entries, ready)
+            for i in range(2, 2 + rule.slots):
+                Py_XINCREF(containers[i])
+            try:
+                batch = Batch.__new__(Batch)
+                batch.adopt(self, by_key, containers, entries, ready, scalars, step)
+                ready = 0       # these are the batch's now
+            finally:
+                for i in range(2, 2 + rule.slots):
+                    Py_XDECREF(containers[i])
+                let_go(entries, ready)
         finally:
             free_strides(entries, ready)
             if entries != few:
@@ -326,14 +335,16 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
     cdef Py_ssize_t k, n
     cdef int i, axis
     for k in range(count):
-        if entries[k].road != USUAL:
+        if entries[k].road != USUAL and entries[k].road != FRESH:
             continue
         for i in range(entries[k].count):
+            if entries[k].values[i] == NULL:
+                continue
             array = <PyArrayObject *>entries[k].values[i]
             n = 1
             for axis in range(PyArray_NDIM(array)):
                 n *= PyArray_DIM(array, axis)
-            if PyArray_BYTES(array) != entries[k].data[i] or n < entries[k].n:
+            if PyArray_BYTES(array) != entries[k].data[i] or n != entries[k].n:
                 raise RuntimeError("an array was resized or exchanged during an update")
     return 0
 
@@ -429,7 +440,7 @@ cdef class Batch:
         self, OnKernels optimizer, bint by_key, PyObject **containers, const Entry *entries,
         Py_ssize_t size, const double *scalars, object step,
     ) except -1:
-        """Take entries that were gathered."""
+        """Take over entries that were gathered, and the references that they hold."""
         cdef Py_ssize_t k
         cdef int i
         self.optimizer, self.by_key, self.step = optimizer, by_key, step
@@ -445,7 +456,6 @@ cdef class Batch:
         memcpy(self.entries, entries, size * sizeof(Entry))
         for k in range(size):
             self.entries[k].scalars = self.scalars
-        hold(self.entries, size)
         self.size = size
         return 0
 
@@ -466,6 +476,7 @@ cdef class Batch:
         cdef Py_ssize_t k, bytes = 0, used = 0
         cdef PyObject *room = NULL
         cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
+        check_again(self.entries, self.size)
         for k in range(self.size):
             if self.entries[k].road == FRESH:
                 bytes += (self.count - 2) * small_bytes(&self.entries[k])
@@ -476,12 +487,14 @@ cdef class Batch:
                 entry = &self.entries[k]
                 if entry.road == FRESH:
                     self.make_fresh(entry, room, &used)
-                elif entry.road == FROZEN and not self.by_key:
-                    self.make_frozen(entry)
                 elif entry.road == USUAL and move:
                     self.move_beside(entry)
         finally:
             Py_XDECREF(room)
+        # These last: they run Python code, which may resize arrays.
+        for k in range(self.size):
+            if self.entries[k].road == FROZEN and not self.by_key:
+                self.make_frozen(&self.entries[k])
         return 0
 
     cdef int make_fresh(self, Entry *entry, PyObject *room, Py_ssize_t *used) except -1:
