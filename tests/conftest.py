@@ -6,6 +6,8 @@ from table import RULES
 
 from zdlfast import _engine
 
+collect_ignore = ["typing_user.py"]  # is for type checkers, and is not run
+
 EXAMPLES = 1000  # at a time, because Hypothesis remembers them all
 
 
