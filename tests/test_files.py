@@ -542,6 +542,9 @@ def save_until(stop):
     save(1)
     sys.settrace(None)
 save(0)
+save_until(None)    # Python 3.12 tells of bytecodes from the second time on
+count = 0
+save(0)
 save_until(None)
 save(0)
 # Some of all, and the last ones.
