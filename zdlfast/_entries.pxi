@@ -99,9 +99,10 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
         entry.data[i] = PyArray_BYTES(array)
         for j in range(i):
             # Nearer to each other than they are long, in either direction.
-            if <size_t>(entry.data[i] - entry.data[j] + bytes - 1) < <size_t>(2 * bytes - 1):
-                if bytes > 0:
-                    return False
+            if bytes > 0 and (
+                <size_t>(entry.data[i] - entry.data[j] + bytes - 1) < <size_t>(2 * bytes - 1)
+            ):
+                return False
     entry.count, entry.made, entry.strides, entry.road = count, False, NULL, USUAL
     entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
     entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
@@ -136,7 +137,6 @@ cdef int classify(Entry *entry, int count) except -1:
         if entry.values[i] == NULL:
             complete = False
             continue
-        flags = 0
         if i > 0:
             if not is_array(entry.values[i]) or PyArray_NDIM(arrays[i]) != ndim:
                 return 0
@@ -342,13 +342,15 @@ cdef PyObject *new_room(Py_ssize_t bytes) except NULL:
     return PyArray_Zeros(1, &bytes, PyArray_DescrFromType(NPY_UINT8), 0)
 
 
+cdef inline PyArray_Descr *native_dtype(PyArrayObject *param) noexcept:
+    """The dtype of a parameter's state: a new reference, which NumPy takes."""
+    return PyArray_DescrFromType(PyArray_TYPE(param))
+
+
 cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) except NULL:
     """Zeros like a contiguous parameter, in a room; they keep it."""
-    cdef PyArray_Descr *dtype = float64 if PyArray_TYPE(param) == NPY_DOUBLE else float32
-    cdef PyObject *zeros
-    Py_INCREF(<PyObject *>dtype)
-    zeros = PyArray_NewFromDescr(
-        &PyArray_Type, dtype, PyArray_NDIM(param), PyArray_DIMS(param), PyArray_STRIDES(param),
+    cdef PyObject *zeros = PyArray_NewFromDescr(
+        &PyArray_Type, native_dtype(param), PyArray_NDIM(param), PyArray_DIMS(param), PyArray_STRIDES(param),
         PyArray_BYTES(<PyArrayObject *>room) + place, NPY_ARRAY_WRITEABLE, NULL,
     )
     Py_INCREF(room)
@@ -359,14 +361,11 @@ cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) 
 cdef PyObject *zeros_beside(const Entry *entry) except NULL:
     """The state of a large or a strided parameter."""
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
-    cdef PyArray_Descr *dtype
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
     cdef PyObject *room
     cdef PyObject *zeros
     if not is_contiguous(param):
-        dtype = float64 if entry.kind & PARAM_DOUBLE else float32
-        Py_INCREF(<PyObject *>dtype)
-        zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, dtype, 0)
+        zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, native_dtype(param), 0)
         memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
         return zeros
     room = new_room(bytes + CACHE_LINE)

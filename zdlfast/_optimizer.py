@@ -139,9 +139,7 @@ class Optimizer(Locked):
         return self._locked(True, self._update, params, grads)
 
     def _update(self, params: Any, grads: Any) -> bool | None:
-        containers = validation.containers(self, params)
-        keys, values, gradients = validation.lookup(params, grads)
-        state = [validation.state_of(container, keys) for container in containers]
+        containers, keys, values, gradients, state = validation.looked_up(self, params, grads)
         entries, frozen = [], {}
         for place, (key, value, grad) in enumerate(zip(keys, values, gradients, strict=True)):
             held = tuple(slot[place] for slot in state)

@@ -87,10 +87,10 @@ def snapshot(optimizer: "Optimizer", getstate: Callable[[], Any]) -> Any:
             attributes[slot] = held = copy(held)
             for key, value in _by_key(held).items():
                 # Under two keys it stays one.
-                if isinstance(value, np.ndarray):
-                    held[key] = copies.setdefault(id(value), value.copy(order="K"))
-                elif is_array(value):
-                    held[key] = copies.setdefault(id(value), value.copy())
+                if is_array(value) and id(value) not in copies:
+                    is_numpy = isinstance(value, np.ndarray)
+                    copies[id(value)] = value.copy(order="K") if is_numpy else value.copy()
+                held[key] = copies.get(id(value), value)
     return attributes if slots is None else (attributes, slots)
 
 

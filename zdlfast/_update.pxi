@@ -174,9 +174,16 @@ cdef class OnKernels(Locked):
             if t == -1.0:
                 PyErr_Clear()
                 return NotImplemented
-        scalars[G_SCALE] = scalars[P_DECAY] = 1.0
-        rule.scalars(options, t, scalars + FIRST_SCALAR)
+        fill_scalars(rule, options, t, scalars)
         return step
+
+
+cdef inline void fill_scalars(
+    const Rule *rule, const double *options, double t, double *scalars
+) noexcept nogil:
+    """All scalars of step `t`: nothing is scaled, and the rule's own."""
+    scalars[G_SCALE] = scalars[P_DECAY] = 1.0
+    rule.scalars(options, t, scalars + FIRST_SCALAR)
 
 
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
@@ -419,8 +426,7 @@ cdef class Batch:
         if kernel.counter is not None:
             self.step = getattr(optimizer, kernel.counter) + 1
             t = self.step
-        self.scalars[G_SCALE] = self.scalars[P_DECAY] = 1.0
-        rule.scalars(options, t, self.scalars + FIRST_SCALAR)
+        fill_scalars(rule, options, t, self.scalars)
         self.make_room(len(keys))
         for k in range(len(keys)):
             entry = &self.entries[k]

@@ -107,7 +107,26 @@ def whole_number(name: str, value: Any) -> int:
 # ---------------------------------------------------------------- containers
 
 
-def containers(optimizer: "Optimizer", params: Any) -> list[Any]:
+def looked_up(
+    optimizer: "Optimizer", params: Any, grads: Any
+) -> tuple[list[Any], list[Any], list[Any], list[Any], list[list[Any]]]:
+    """All that an update is about, each thing taken out of its container once.
+
+    Returns
+    -------
+    containers : list
+        The state by slot: dicts or lists, or None before the first update.
+    keys, values, gradients : list
+        One for each parameter.
+    state : list of list
+        The same by slot; None where there is none yet.
+    """
+    found = _containers(optimizer, params)
+    keys, values, gradients = _lookup(params, grads)
+    return found, keys, values, gradients, [_state_of(container, keys) for container in found]
+
+
+def _containers(optimizer: "Optimizer", params: Any) -> list[Any]:
     """The state of an optimizer by slot, of a kind with `params`; None if there is none yet."""
     is_mapping = hasattr(params, "keys")
     if not is_mapping and not isinstance(params, list):
@@ -127,7 +146,7 @@ def containers(optimizer: "Optimizer", params: Any) -> list[Any]:
     return [None] * len(found) if missing else found
 
 
-def lookup(params: Any, grads: Any) -> tuple[list[Any], list[Any], list[Any]]:
+def _lookup(params: Any, grads: Any) -> tuple[list[Any], list[Any], list[Any]]:
     """Keys, parameters and gradients, each taken out of its container once."""
     if not hasattr(grads, "__getitem__"):
         raise TypeError(f"grads must be a mapping or a list, got {type(grads).__name__}")
@@ -145,7 +164,7 @@ def lookup(params: Any, grads: Any) -> tuple[list[Any], list[Any], list[Any]]:
     return keys, values, gradients
 
 
-def state_of(container: Any, keys: list[Any]) -> list[Any]:
+def _state_of(container: Any, keys: list[Any]) -> list[Any]:
     """One slot's state by key; None where there is none yet."""
     if container is None:
         return [None] * len(keys)

@@ -41,11 +41,8 @@ class KernelOptimizer(OnKernels, Optimizer):
             Its entries, or that they have to be looked up.
         """
         if batch is NotImplemented:
-            containers = validation.containers(self, params)
-            keys, values, gradients = validation.lookup(params, grads)
-            state = [validation.state_of(container, keys) for container in containers]
-            by_key = not isinstance(params, list)
-            batch = Batch(self, by_key, containers, keys, values, gradients, state)
+            by_key = hasattr(params, "keys")
+            batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
         odd = [self._entry(params, *found) for found in batch.odd()]
         if self.nonfinite != "propagate" and self._refuses(batch.gradients()):
             return False
