@@ -350,8 +350,9 @@ cdef inline PyArray_Descr *native_dtype(PyArrayObject *param) noexcept:
 cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) except NULL:
     """Zeros like a contiguous parameter, in a room; they keep it."""
     cdef PyObject *zeros = PyArray_NewFromDescr(
-        &PyArray_Type, native_dtype(param), PyArray_NDIM(param), PyArray_DIMS(param), PyArray_STRIDES(param),
-        PyArray_BYTES(<PyArrayObject *>room) + place, NPY_ARRAY_WRITEABLE, NULL,
+        &PyArray_Type, native_dtype(param), PyArray_NDIM(param), PyArray_DIMS(param),
+        PyArray_STRIDES(param), PyArray_BYTES(<PyArrayObject *>room) + place,
+        NPY_ARRAY_WRITEABLE, NULL,
     )
     Py_INCREF(room)
     PyArray_SetBaseObject(<PyArrayObject *>zeros, room)

@@ -41,7 +41,7 @@ class KernelOptimizer(OnKernels, Optimizer):
             Its entries, or that they have to be looked up.
         """
         if batch is NotImplemented:
-            by_key = hasattr(params, "keys")
+            by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
         odd = [self._entry(params, *found) for found in batch.odd()]
         if self.nonfinite != "propagate" and self._refuses(batch.gradients()):
