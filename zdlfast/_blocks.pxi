@@ -15,51 +15,48 @@ cdef void execute(
     const Entry *entry, Loop loop, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     """Update the elements of an entry from `first` up to `last`."""
-    cdef Py_ssize_t past, size = itemsize(entry, 0)
+    cdef void *data[MAX_ARRAYS]
+    cdef Py_ssize_t[MAX_ARRAYS] step        # bytes of each array between two bursts
+    cdef Py_ssize_t n, size = itemsize(entry, 0), past
+    cdef int i
     if entry.strides != NULL:
         execute_blocks(entry, loop, first, last)
         return
+    n = last - first
+    for i in range(entry.count):
+        data[i] = entry.data[i] + first * itemsize(entry, i)
+        step[i] = STEP // size * itemsize(entry, i)
     # NumPy's large arrays start 16 bytes past a cache line, where each wide access would touch
     # two of them.
-    if (last - first) * size >= ALIGN_FROM:
-        past = (<uintptr_t>entry.data[0] + first * size) % CACHE_LINE
+    if n * size >= ALIGN_FROM:
+        past = <uintptr_t>data[0] % CACHE_LINE
         if past:
-            past = first + (CACHE_LINE - past) // size
-            execute_span(entry, loop, first, past)
-            first = past
+            past = (CACHE_LINE - past) // size
+            loop(entry.kind, data, past, entry.scalars)
+            n -= past
+            for i in range(entry.count):
+                data[i] = <char *>data[i] + past * itemsize(entry, i)
     if length(entry) < FETCH_FROM:
-        execute_span(entry, loop, first, last)
+        loop(entry.kind, data, n, entry.scalars)
         return
     # The CPU cannot look past the long divisions of many elements, and its own prefetchers are
     # too careful with so many streams: without help, memory would be idle for a tenth of the
     # time.
-    while first < last:
-        past = min(first + STEP // size, last)
-        fetch(entry, past + (AHEAD - 1) * STEP // size, STEP // size)
-        execute_span(entry, loop, first, past)
-        first = past
+    while n > 0:
+        for i in range(entry.count):
+            fetch(<uintptr_t>data[i] + AHEAD * step[i], step[i])
+        loop(entry.kind, data, min(STEP // size, n), entry.scalars)
+        n -= STEP // size
+        for i in range(entry.count):
+            data[i] = <char *>data[i] + step[i]
 
 
-cdef inline void fetch(const Entry *entry, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
-    """Prefetch `n` elements from `first` on, which may lie past the end."""
-    cdef uintptr_t line, end
-    cdef int i
-    for i in range(entry.count):
-        line = <uintptr_t>entry.data[i] + first * itemsize(entry, i)
-        end = line + n * itemsize(entry, i)
-        while line < end:
-            ZDL_PREFETCH(line)
-            line += CACHE_LINE
-
-
-cdef inline void execute_span(
-    const Entry *entry, Loop loop, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
-    cdef void *data[MAX_ARRAYS]
-    cdef int i
-    for i in range(entry.count):
-        data[i] = entry.data[i] + first * itemsize(entry, i)
-    loop(entry.kind, data, last - first, entry.scalars)
+cdef inline void fetch(uintptr_t line, Py_ssize_t bytes) noexcept nogil:
+    """Prefetch so many bytes from a place on, which may lie past the end."""
+    cdef uintptr_t end = line + bytes
+    while line < end:
+        ZDL_PREFETCH(line)
+        line += CACHE_LINE
 
 
 cdef void execute_blocks(
