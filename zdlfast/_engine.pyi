@@ -3,7 +3,7 @@ from typing import Any, Self, TypeVar
 
 from typing_extensions import disjoint_base
 
-from zdlfast._optimizer import Grads, Params
+from zdlfast._optimizer import Grads, LastUpdate, Params
 
 def available() -> list[str]: ...
 def use(simd: str) -> None: ...
@@ -14,6 +14,8 @@ _Result = TypeVar("_Result")
 
 @disjoint_base
 class Locked:
+    _last: Any
+    _updates: int
     def _locked(self, writes: bool, work: Callable[..., _Result], *args: Any) -> _Result: ...
 
 @disjoint_base
@@ -27,6 +29,7 @@ class Rollback:
 class Kernel:
     options: tuple[str, ...]
     slots: tuple[str, ...]
+    numbers: tuple[str, ...]
     counter: str | None
     def __init__(
         self,
@@ -34,11 +37,15 @@ class Kernel:
         options: tuple[str, ...],
         slots: tuple[str, ...],
         counter: str | None = None,
+        numbers: tuple[str, ...] = (),
     ) -> None: ...
 
 @disjoint_base
 class OnKernels(Locked):
     def _was_loaded(self) -> None: ...
+    def _options_changed(self) -> None: ...
+    @property
+    def last(self) -> LastUpdate | None: ...
     def update(self, params: Params, grads: Grads) -> bool | None: ...
 
 @disjoint_base
@@ -53,7 +60,9 @@ class Batch:
         grads: list[Any],
         state: list[list[Any]],
     ) -> None: ...
-    def gradients(self) -> list[tuple[Any, Any]]: ...
+    def refused(self) -> bool: ...
+    def lr(self) -> float | None: ...
+    def clip_rate(self) -> float: ...
     def odd(
         self, everything: bool = False
     ) -> list[tuple[int, Any, Any, Any, tuple[Any, ...]]]: ...

@@ -5,7 +5,7 @@ Base class, drop-in, files, tests, benchmark and documents walk it.
 
 import importlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # What an option has to stay below; none may be negative.
@@ -25,8 +25,9 @@ class Rule:
     slots: tuple[str, ...] = ()
     #: The attribute that counts steps.
     counter: str | None = None
-    #: The attributes that hold further state: one float for all parameters.
-    numbers: tuple[str, ...] = ()
+    #: The attributes that hold further state, one float for all parameters; each with the
+    #: options that it depends on, which are therefore the same for all parameters.
+    numbers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Whether ``common.optimizer`` of the book has it.
     book: bool = True
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from zdlfast import _entries, reference
 from zdlfast import _validation as validation
 from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
+from zdlfast._groups import Step
 from zdlfast._optimizer import Optimizer
 from zdlfast._rules import RULES
 
@@ -24,7 +25,13 @@ class KernelOptimizer(OnKernels, Optimizer):
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(rule=rule, **kwargs)
         if rule is not None:
-            cls._kernel = Kernel(RULES[rule].loop, tuple(cls._options), cls._slots, cls._counter)
+            cls._kernel = Kernel(
+                RULES[rule].loop,
+                tuple(cls._options),
+                cls._slots,
+                cls._counter,
+                tuple(cls._numbers),
+            )
             cls.__doc__ = RULES[rule].twin.__doc__
         elif not {"_rule", "_scalars"}.isdisjoint(vars(cls)):
             raise TypeError(
@@ -43,22 +50,27 @@ class KernelOptimizer(OnKernels, Optimizer):
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
-        odd = [self._entry(params, *found) for found in batch.odd()]
-        if self.nonfinite != "propagate" and self._refuses(batch.gradients()):
+        step = Step(self, [key for _, key, *_ in batch.odd()], batch.lr())
+        odd = self._entries(params, batch.odd(), step)
+        if batch.refused():
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
         if odd and batch.order_counts():
-            odd = [self._entry(params, *found) for found in batch.odd(True)]
+            odd = self._entries(params, batch.odd(True), step)
+        step.scale(batch.clip_rate())
         with Rollback() as rollback:
             if odd:
-                _entries.run(self._rule, self._scalars(), odd, params, rollback, copies=True)
+                _entries.run(self._rule, odd, params, rollback, copies=True)
             rollback.finish(batch.finish, odd)
         return None
 
-    def _entry(
-        self, params: Any, place: int, key: Any, value: Any, grad: Any, held: tuple[Any, ...]
-    ) -> _entries.Entry:
-        return _entries.make_entry(place, key, value, grad, held, self._slots, params)
+    def _entries(self, params: Any, found: list[Any], step: Step) -> list[_entries.Entry]:
+        return [
+            _entries.make_entry(
+                place, key, value, grad, held, self._slots, params, step.group(key)
+            )
+            for place, key, value, grad, held in found
+        ]
 
 
 class SGD(KernelOptimizer, reference.SGD, rule="SGD"):
