@@ -18,7 +18,8 @@ from zdlfast import _validation as validation
 from zdlfast._rules import RULES
 
 if TYPE_CHECKING:
-    from zdlfast._engine import Locked, Rollback
+    from zdlfast._engine import Locked as Locked
+    from zdlfast._engine import Rollback as Rollback
 else:
     try:
         from zdlfast._engine import Locked, Rollback

@@ -52,11 +52,9 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     if content.get("class") != name:
         raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
     counter, numbers, options = _counter(optimizer), optimizer._numbers, _options(optimizer)
-    _compare_keys(
-        "the state", content, ["format", "class", "options", *counter, *numbers, "state"]
-    )
-    _compare_keys("the dict of options", content["options"], options)
-    _compare_keys("the dict of arrays", content["state"], optimizer._slots)
+    compare_keys("the state", content, ["format", "class", "options", *counter, *numbers, "state"])
+    compare_keys("the dict of options", content["options"], options)
+    compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.
     checked = type(optimizer).__new__(type(optimizer))
     for option in options:
@@ -112,7 +110,7 @@ def _options(optimizer: "Optimizer") -> list[str]:
     return [*optimizer._options, "nonfinite"]
 
 
-def _compare_keys(what: str, found: Any, expected: Any) -> None:
+def compare_keys(what: str, found: Any, expected: Any) -> None:
     if not isinstance(found, Mapping):
         raise TypeError(f"{what} must be a dict, got {type(found).__name__}")
     for key in expected:
