@@ -335,6 +335,38 @@ cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept
             <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
 
 
+# ------------------------------------------------------------------ moving averages
+
+# No optimizer: an average in the parameter's place, and its parameter in the gradient's. The
+# scalars of every loop do not count.
+
+cdef void ema_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
+    scalars[0] = 1 - options[0]
+
+
+cdef inline void ema_loop(
+    P *restrict p, const G *restrict g, Py_ssize_t n, const double *scalars
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double rate = scalars[FIRST_SCALAR]
+    for i in range(n):
+        p[i] = <P>(p[i] + times(rate, g[i] - p[i]))
+
+
+cdef void ema(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    kind &= DD
+    if kind == FF:
+        ema_loop(<float *>a[0], <const float *>a[1], n, s)
+    elif kind == FD:
+        ema_loop(<float *>a[0], <const double *>a[1], n, s)
+    elif kind == DF:
+        ema_loop(<double *>a[0], <const float *>a[1], n, s)
+    else:
+        ema_loop(<double *>a[0], <const double *>a[1], n, s)
+
+
 # ------------------------------------------------------------------ the benchmark's limit
 
 # No optimizer, but what memory allows one. As many streams are read and written as by a rule
@@ -490,6 +522,7 @@ add(b"nesterov", 2, 1, 0, nesterov_scalars, nesterov)
 add(b"adagrad", 2, 1, 0, adagrad_scalars, adagrad)
 add(b"rmsprop", 3, 1, 0, rmsprop_scalars, rmsprop)
 add(b"adam", 4, 2, 0, adam_scalars, adam)
+add(b"ema", 1, 0, 0, ema_scalars, ema)
 add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
 add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)
 add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)

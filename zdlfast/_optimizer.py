@@ -22,7 +22,8 @@ from zdlfast._overrides import Overrides
 from zdlfast._rules import RULES
 
 if TYPE_CHECKING:
-    from zdlfast._engine import Locked, Rollback
+    from zdlfast._engine import Locked as Locked
+    from zdlfast._engine import Rollback as Rollback
 else:
     try:
         from zdlfast._engine import Locked, Rollback

@@ -78,7 +78,7 @@ class Rollback:
         """Note a function and its arguments that would undo what is done next."""
         self._undo.append((function, args))
 
-    def finish(self, function: Callable[..., None], *args: Any) -> None:
+    def finish(self, function: Callable[..., object], *args: Any) -> None:
         """Call what does the rest: whole, or it raises and nothing of it was done."""
         function(*args)
         self._undo.clear()

@@ -61,11 +61,11 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     if content["format"] == 1:
         content = {counter: 0, **content}
         options = ("nonfinite",)
-    _compare_keys(
+    compare_keys(
         "the state", content, ["format", "class", "options", counter, *numbers, "state"]
     )
-    _compare_keys("the dict of options", content["options"], [*optimizer._options, *options])
-    _compare_keys("the dict of arrays", content["state"], optimizer._slots)
+    compare_keys("the dict of options", content["options"], [*optimizer._options, *options])
+    compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.
     checked = type(optimizer).__new__(type(optimizer))
     for option in OPTIONS:
@@ -121,7 +121,7 @@ def _counter(optimizer: "Optimizer") -> str:
     return optimizer._counter or "updates"
 
 
-def _compare_keys(what: str, found: Any, expected: Any) -> None:
+def compare_keys(what: str, found: Any, expected: Any) -> None:
     if not isinstance(found, Mapping):
         raise TypeError(f"{what} must be a dict, got {type(found).__name__}")
     for key in expected:

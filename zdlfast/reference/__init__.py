@@ -15,13 +15,14 @@ Nothing here needs the compiled extension.
 
 from zdlfast.reference.adagrad import AdaGrad
 from zdlfast.reference.adam import Adam
+from zdlfast.reference.ema import EMA
 from zdlfast.reference.momentum import Momentum
 from zdlfast.reference.nesterov import Nesterov
 from zdlfast.reference.rmsprop import RMSprop
 from zdlfast.reference.sgd import SGD
 
-# In the book's order.
-__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
+# The rules in the book's order, and what goes with them.
+__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "EMA"]  # noqa: RUF022
 
 # Pickles name the package, in which the pages are.
 for _name in __all__:
