@@ -33,6 +33,10 @@ cdef enum:
     DIGITS = 2048               # of 11 bits
 
 
+cdef inline object key_of(const Entry *entry, Py_ssize_t place):
+    return <object>entry.key if entry.key != NULL else place
+
+
 cdef inline Py_ssize_t itemsize(const Entry *entry, int i) noexcept nogil:
     return 8 if entry.kind & (GRAD_DOUBLE if i == 1 else PARAM_DOUBLE) else 4
 

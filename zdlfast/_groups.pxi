@@ -88,7 +88,8 @@ cdef class Groups:
         self.place_of = None if overrides is None else overrides.group_of
         limit = optimizer.clip_norm
         self.clip_norm = INFINITY if limit is None else limit
-        self.nonfinite = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}[optimizer.nonfinite]
+        kinds = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}
+        self.nonfinite = kinds[optimizer.nonfinite]
         self.known = True
         return 0
 

@@ -7,7 +7,7 @@ back if it is interrupted or if NumPy raises after all: an update happens whole 
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex, Unpack
 
@@ -19,7 +19,7 @@ from zdlfast import _validation as validation
 from zdlfast._groups import Step
 from zdlfast._options import CHECKS, OPTIONS, Nonfinite, Options
 from zdlfast._overrides import Overrides
-from zdlfast._rules import RULES
+from zdlfast._rules import RULES, UNBOUNDED
 
 if TYPE_CHECKING:
     from zdlfast._engine import Locked as Locked
@@ -39,10 +39,6 @@ Parameter = NDArray[Any] | float | np.floating[Any]
 Gradient = NDArray[Any] | float | np.number[Any] | None
 Params = Mapping[Any, Parameter] | list[NDArray[Any]] | list[float] | list[Parameter]
 Grads = Mapping[Any, Gradient] | Sequence[Gradient]
-
-#: What an option may be that changes during a training: a number, or a function that returns
-#: it for the number of updates done, such as those of `zdlfast.schedules`.
-Rate = float | Callable[[int], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +117,8 @@ class Optimizer(Locked):
     _slots: ClassVar[tuple[str, ...]] = ()
     _counter: ClassVar[str | None] = None
     _numbers: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    lr: Any  # a Rate
 
     # What a rule does not set otherwise. All are live, as every attribute here.
     weight_decay: float = 0.0
@@ -293,11 +291,12 @@ class Optimizer(Locked):
         if not callable(lr):
             return lr
         done = self.updates
-        return validation.option(f"lr({done})", lr(done), validation.UNBOUNDED)
+        return validation.option(f"lr({done})", lr(done), UNBOUNDED)
 
     @property
     def last(self) -> LastUpdate | None:
-        return self._last
+        last: LastUpdate | None = self._last
+        return last
 
     @property
     def updates(self) -> int:

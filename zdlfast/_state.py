@@ -61,9 +61,7 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     if content["format"] == 1:
         content = {counter: 0, **content}
         options = ("nonfinite",)
-    compare_keys(
-        "the state", content, ["format", "class", "options", counter, *numbers, "state"]
-    )
+    compare_keys("the state", content, ["format", "class", "options", counter, *numbers, "state"])
     compare_keys("the dict of options", content["options"], [*optimizer._options, *options])
     compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.

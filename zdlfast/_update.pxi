@@ -160,7 +160,7 @@ cdef class OnKernels(Locked):
             if gathered == IRREGULAR:
                 return NotImplemented
             if gathered == ALL_USUAL and not fresh and not self.loaded:
-                if self.groups.asks() and self.refuses(entries, ready, False):
+                if self.groups.asks() and self.refuses(entries, ready):
                     return False
                 run(entries, ready, rule.loop)
                 # Past the checks of __setattr__, which cost more than a small update.
@@ -240,11 +240,12 @@ cdef class OnKernels(Locked):
         self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
         return 0
 
-    cdef bint refuses(self, Entry *entries, Py_ssize_t count, bint by_numpy) except -1:
+    cdef bint refuses(self, Entry *entries, Py_ssize_t count) except -1:
         """Read all gradients; scale them by their norm, or skip the update, or raise."""
         cdef Reading reading
-        read_gradients(entries, count, by_numpy, &reading)
-        self.coming.norm, self.coming.has_norm = reading.norm, self.groups.clip_norm != INFINITY
+        self.coming.has_norm = self.groups.clip_norm != INFINITY
+        read_gradients(entries, count, self.coming.has_norm, &reading)
+        self.coming.norm = reading.norm
         if self.coming.has_norm:
             # As in book 2, common/util.py.
             self.coming.rate = self.groups.clip_norm / (reading.norm + 1e-6)
@@ -268,10 +269,6 @@ cdef class OnKernels(Locked):
     cdef void was_applied(self) noexcept:
         self.done = self.coming
         self._updates += 1
-
-
-cdef inline object key_of(const Entry *entry, Py_ssize_t place):
-    return <object>entry.key if entry.key != NULL else place
 
 
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
@@ -658,7 +655,7 @@ cdef class Batch:
         """Read all gradients, if the options ask for it; whether the update is to be skipped."""
         if not self.optimizer.groups.asks():
             return False
-        return self.optimizer.refuses(self.entries, self.size, True)
+        return self.optimizer.refuses(self.entries, self.size)
 
     def lr(self):
         """The learning rate of this update, where nothing is overridden; None without one."""

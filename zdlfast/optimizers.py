@@ -50,18 +50,23 @@ class KernelOptimizer(OnKernels, Optimizer):
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
-        step = Step(self, [key for _, key, *_ in batch.odd()], batch.lr())
-        odd = self._entries(params, batch.odd(), step)
+        odd = batch.odd()
+        if not odd:
+            if batch.refused():
+                return False
+            batch.finish([])
+            return None
+        step = Step(self, [key for _, key, *_ in odd], batch.lr())
+        entries = self._entries(params, odd, step)
         if batch.refused():
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
-        if odd and batch.order_counts():
-            odd = self._entries(params, batch.odd(True), step)
+        if batch.order_counts():
+            entries = self._entries(params, batch.odd(True), step)
         step.scale(batch.clip_rate())
         with Rollback() as rollback:
-            if odd:
-                _entries.run(self._rule, odd, params, rollback, copies=True)
-            rollback.finish(batch.finish, odd)
+            _entries.run(self._rule, entries, params, rollback, copies=True)
+            rollback.finish(batch.finish, entries)
         return None
 
     def _entries(self, params: Any, found: list[Any], step: Step) -> list[_entries.Entry]:
