@@ -29,7 +29,7 @@ def stream(slots: int) -> Optimizer:
                 setattr(self, name, None)
             self.nonfinite = "propagate"
 
-        def _entry(self, *entry: Any) -> Any:
+        def _update_rest(self, *args: Any) -> Any:
             raise RuntimeError("the kernels do not take these arrays")
 
     return Stream()

@@ -66,6 +66,7 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
     """Do what `classify` does for what nearly all entries are, or say no.
 
     That is: aligned arrays of one dtype, contiguous in C order, none overlapping another.
+    State may be missing; what there is of it then is looked at when the rest is made.
     """
     cdef PyArrayObject *array = <PyArrayObject *>entry.values[0]
     cdef PyArray_Descr *dtype
@@ -83,11 +84,14 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
         n *= shape[axis]
     entry.data[0] = PyArray_BYTES(array)
     bytes = n * (8 if dtype == float64 else 4)
+    entry.road = USUAL
     for i in range(1, count):
         array = <PyArrayObject *>entry.values[i]
+        if array == NULL:
+            entry.road = FRESH
+            break
         if (
-            array == NULL
-            or not PyArray_CheckExact(<PyObject *>array)
+            not PyArray_CheckExact(<PyObject *>array)
             or PyArray_DESCR(array) != dtype
             or PyArray_NDIM(array) != ndim
             or (PyArray_FLAGS(array) | (NPY_ARRAY_WRITEABLE if i == 1 else 0)) & needed != needed
@@ -103,7 +107,7 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
                 <size_t>(entry.data[i] - entry.data[j] + bytes - 1) < <size_t>(2 * bytes - 1)
             ):
                 return False
-    entry.count, entry.made, entry.strides, entry.road = count, False, NULL, USUAL
+    entry.count, entry.made, entry.strides = count, False, NULL
     entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
     entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
     return True
@@ -241,21 +245,25 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
 
 
 cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
-    """The same of the arrays of odd entries and those of all others."""
+    """Whether one of the arrays of odd entries may share memory with another entry's."""
     cdef Extent[FEW] odd
     cdef Extent other
     cdef Py_ssize_t k, j, size = 0
     cdef int i
     for k in range(count):
+        if entries[k].road != ODD:
+            continue
         for i in range(entries[k].count):
-            if entries[k].road == ODD and extent_of(&entries[k], i, &other):
+            if extent_of(&entries[k], i, &other):
                 if size == FEW:
                     return share_memory(entries, count)
                 odd[size] = other
                 odd[size].entry = k
                 size += 1
+    if size == 0:
+        return False
     for k in range(count):
-        if size == 0 or entries[k].road == FROZEN:
+        if entries[k].road == FROZEN:
             continue
         for i in range(entries[k].count):
             if extent_of(&entries[k], i, &other):
@@ -273,6 +281,12 @@ cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept n
     """The memory of an entry's array `i`, if it is an array and has any."""
     cdef PyArrayObject *array = <PyArrayObject *>entry.values[i]
     cdef int axis
+    if entry.road == USUAL and entry.strides == NULL:
+        # As it was found; `check_again` tells if it changed.
+        extent.low = <uintptr_t>entry.data[i]
+        extent.high = extent.low + entry.n * itemsize(entry, i)
+        extent.written = i != 1
+        return entry.n > 0
     if array == NULL or not PyArray_Check(entry.values[i]):
         return False
     for axis in range(PyArray_NDIM(array)):
@@ -351,8 +365,8 @@ cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) 
     """Zeros like a contiguous parameter, in a room; they keep it."""
     cdef PyObject *zeros = PyArray_NewFromDescr(
         &PyArray_Type, native_dtype(param), PyArray_NDIM(param), PyArray_DIMS(param),
-        PyArray_STRIDES(param), PyArray_BYTES(<PyArrayObject *>room) + place,
-        NPY_ARRAY_WRITEABLE, NULL,
+        NULL if PyArray_FLAGS(param) & NPY_ARRAY_C_CONTIGUOUS else PyArray_STRIDES(param),
+        PyArray_BYTES(<PyArrayObject *>room) + place, NPY_ARRAY_WRITEABLE, NULL,
     )
     Py_INCREF(room)
     PyArray_SetBaseObject(<PyArrayObject *>zeros, room)

@@ -133,8 +133,10 @@ cdef class OnKernels(Locked):
                 Py_XINCREF(containers[i])
             try:
                 batch = Batch.__new__(Batch)
-                batch.adopt(self, by_key, containers, entries, ready, scalars, step)
-                ready = 0       # these are the batch's now
+                batch.adopt(
+                    self, by_key, containers, entries, ready, entries != few, scalars, step
+                )
+                ready, entries = 0, few         # these are the batch's now
             finally:
                 for i in range(2, 2 + rule.slots):
                     Py_XDECREF(containers[i])
@@ -443,10 +445,10 @@ cdef class Batch:
         self.make_state()
 
     cdef int adopt(
-        self, OnKernels optimizer, bint by_key, PyObject **containers, const Entry *entries,
-        Py_ssize_t size, const double *scalars, object step,
+        self, OnKernels optimizer, bint by_key, PyObject **containers, Entry *entries,
+        Py_ssize_t size, bint allocated, const double *scalars, object step,
     ) except -1:
-        """Take over entries that were gathered, and the references that they hold."""
+        """Take over entries that were gathered, the references that they hold and their memory."""
         cdef Py_ssize_t k
         cdef int i
         self.optimizer, self.by_key, self.step = optimizer, by_key, step
@@ -458,8 +460,11 @@ cdef class Batch:
                 container = <object>containers[i]
             self.containers.append(container)
         memcpy(self.scalars, scalars, sizeof(self.scalars))
-        self.make_room(size)
-        memcpy(self.entries, entries, size * sizeof(Entry))
+        if allocated:
+            self.entries = entries
+        else:
+            self.make_room(size)
+            memcpy(self.entries, entries, size * sizeof(Entry))
         for k in range(size):
             self.entries[k].scalars = self.scalars
         self.size = size
@@ -479,17 +484,19 @@ cdef class Batch:
     cdef int make_state(self) except -1:
         """Make the state that entries for kernels lack; put loaded state beside its parameter."""
         cdef Entry *entry
-        cdef Py_ssize_t k, bytes = 0, used = 0
+        cdef Py_ssize_t k, fresh = 0, bytes = 0, used = 0
         cdef PyObject *room = NULL
         cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
-        check_again(self.entries, self.size)
         for k in range(self.size):
-            if self.entries[k].road == FRESH:
-                bytes += (self.count - 2) * small_bytes(&self.entries[k])
+            entry = &self.entries[k]
+            if entry.road == FRESH:
+                check_again(entry, 1)
+                bytes += (self.count - 2) * small_bytes(entry)
+                fresh += 1
         if bytes > 0:
             room = new_room(bytes)
         try:
-            for k in range(self.size):
+            for k in range(self.size if fresh or move else 0):
                 entry = &self.entries[k]
                 if entry.road == FRESH:
                     self.make_fresh(entry, room, &used)
@@ -498,8 +505,8 @@ cdef class Batch:
         finally:
             Py_XDECREF(room)
         # These last: they run Python code, which may resize arrays.
-        for k in range(self.size):
-            if self.entries[k].road == FROZEN and not self.by_key:
+        for k in range(0 if self.by_key else self.size):
+            if self.entries[k].road == FROZEN:
                 self.make_frozen(&self.entries[k])
         return 0
 
@@ -538,6 +545,7 @@ cdef class Batch:
         cdef int i
         if bytes < ALIGN_FROM or entry.strides != NULL:
             return 0
+        check_again(entry, 1)
         for i in range(2, self.count):
             if not lies_beside(<PyArrayObject *>entry.values[i], param):
                 moved = zeros_beside(entry)
@@ -612,8 +620,10 @@ cdef class Batch:
         cdef Kernel kernel = self.optimizer.kernel
         cdef list containers = []
         cdef int i
+        for done in odd:
+            self.take_state(done.place, done.held, done.state)
         for i in range(self.count - 2):
-            containers.append(self.with_new_state(i, odd))
+            containers.append(self.with_new_state(i))
         check_again(self.entries, self.size)
         run(self.entries, self.size, table[kernel.row].loop)
         for i in range(self.count - 2):
@@ -622,24 +632,32 @@ cdef class Batch:
             PyObject_GenericSetAttr(self.optimizer, kernel.counter, self.step)
         self.optimizer.loaded = False
 
-    cdef object with_new_state(self, int i, list odd):
+    cdef int take_state(self, Py_ssize_t place, tuple held, tuple state) except -1:
+        """Put the new state of an odd entry in the place of the old one."""
+        cdef Entry *entry = &self.entries[place]
+        cdef int i
+        for i in range(self.count - 2):
+            if state[i] is not held[i]:
+                Py_XDECREF(entry.values[2 + i])     # not the last one: `held` has it too
+                entry.values[2 + i] = <PyObject *>state[i]
+                Py_INCREF(entry.values[2 + i])
+                entry.made = True
+        return 0
+
+    cdef object with_new_state(self, int i):
         """A slot's container: another one if it has not got all arrays already."""
         cdef Entry *entry
-        cdef dict by_numpy = {}
         cdef Py_ssize_t k
         cdef bint new = False
         container = self.containers[i]
-        for done in odd:
-            if done.state[i] is not done.held[i]:
-                by_numpy[done.place] = done.state[i]
         for k in range(self.size):
             entry = &self.entries[k]
-            if not entry.made and (not by_numpy or k not in by_numpy):
+            if not entry.made:
                 continue
             if not new:
                 new = True
                 container = self.new_container(container)
-            value = by_numpy[k] if k in by_numpy else <object>entry.values[2 + i]
+            value = <object>entry.values[2 + i]
             if self.by_key:
                 container[<object>entry.key] = value
             elif k < len(container):

@@ -178,8 +178,13 @@ def _state_of(container: Any, keys: list[Any]) -> list[Any]:
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array: NumPy's, or another one that its functions take."""
-    return isinstance(value, np.ndarray) or (
-        hasattr(type(value), "__array_ufunc__") and hasattr(value, "shape")
+    if isinstance(value, np.ndarray):
+        return True
+    # To look for what is not there takes long, so a number is told by its type.
+    return (
+        not isinstance(value, float)
+        and hasattr(type(value), "__array_ufunc__")
+        and hasattr(value, "shape")
     )
 
 
@@ -188,8 +193,8 @@ def is_plain(param: Any) -> bool:
     return type(param) is np.ndarray and param.dtype.kind == "f" and param.flags.writeable
 
 
-def is_like(array: Any, param: np.ndarray) -> bool:
-    return type(array) is np.ndarray and array.dtype is param.dtype and array.shape == param.shape
+def is_like(array: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> bool:
+    return type(array) is np.ndarray and array.dtype is dtype and array.shape == shape
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
@@ -209,8 +214,6 @@ _FLOAT = np.dtype(float)
 
 def param_and_grad(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
     """A parameter and its gradient, both as a rule takes them."""
-    if isinstance(value, float | int) and isinstance(grad, float | int):
-        return value, grad
     name, grad_name = f"params[{key!r}]", f"grads[{key!r}]"
     if isinstance(value, list):
         try:

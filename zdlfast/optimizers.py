@@ -6,9 +6,10 @@ into C. Constructor, attributes, checks and documentation are inherited.
 
 from typing import Any, ClassVar
 
-from zdlfast import _entries, reference
+from zdlfast import reference
 from zdlfast import _validation as validation
 from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
+from zdlfast._entries import make_entry, run
 from zdlfast._optimizer import Optimizer
 from zdlfast._rules import RULES
 
@@ -43,22 +44,17 @@ class KernelOptimizer(OnKernels, Optimizer):
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
-        odd = [self._entry(params, *found) for found in batch.odd()]
+        odd = [make_entry(*found, self._slots, params) for found in batch.odd()]
         if self.nonfinite != "propagate" and self._refuses(batch.gradients()):
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
         if odd and batch.order_counts():
-            odd = [self._entry(params, *found) for found in batch.odd(True)]
+            odd = [make_entry(*found, self._slots, params) for found in batch.odd(True)]
         with Rollback() as rollback:
             if odd:
-                _entries.run(self._rule, self._scalars(), odd, params, rollback, copies=True)
+                run(self._rule, self._scalars(), odd, params, rollback, copies=True)
             rollback.finish(batch.finish, odd)
         return None
-
-    def _entry(
-        self, params: Any, place: int, key: Any, value: Any, grad: Any, held: tuple[Any, ...]
-    ) -> _entries.Entry:
-        return _entries.make_entry(place, key, value, grad, held, self._slots, params)
 
 
 class SGD(KernelOptimizer, reference.SGD, rule="SGD"):
