@@ -123,6 +123,9 @@ cdef int classify(Entry *entry, int count) except -1:
     cdef Py_ssize_t *shape
     if is_plain(entry, count):
         return 0
+    for i in range(2, count):
+        if entry.values[i] == Py_None:
+            entry.values[i] = NULL
     entry.count, entry.made, entry.strides = count, False, NULL
     if entry.values[1] == Py_None:
         entry.road = FROZEN
@@ -172,6 +175,14 @@ cdef int classify(Entry *entry, int count) except -1:
             return 0
     entry.road = USUAL
     return 0
+
+
+cdef inline bint has_state(const Entry *entry) noexcept nogil:
+    cdef int i
+    for i in range(2, entry.count):
+        if entry.values[i] == NULL:
+            return False
+    return True
 
 
 cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept nogil:
@@ -269,8 +280,8 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
             if extent_of(&entries[k], i, &other):
                 for j in range(size):
                     if (
-                        odd[j].entry != k
-                        and other.low < odd[j].high and odd[j].low < other.high
+                        other.low < odd[j].high and odd[j].low < other.high
+                        and odd[j].entry != k
                         and (other.written or odd[j].written)
                     ):
                         return True
@@ -302,8 +313,9 @@ cdef Extent *sort(
 ) noexcept nogil:
     """Sort by the lower end, digit by digit; the result is in `extents` or in `spare`.
 
-    Places within 16 bytes are one, because memory is allocated so: of arrays that begin
-    nearer to each other than that, it may seem that they overlap.
+    The last 4 bits of an address are ignored, which saves work: an allocator aligns to 16 bytes.
+    Views that begin nearer to each other than that may come in either order, so that it may seem
+    that they overlap. That costs speed and harms nothing.
     """
     cdef Py_ssize_t[DIGITS] place
     cdef Py_ssize_t k, digit, before, here

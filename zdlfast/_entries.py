@@ -55,6 +55,9 @@ def make_entry(
         dtype, shape = value.dtype, value.shape
     elif isinstance(value, _NUMBER) and isinstance(grad, _NUMBER):
         dtype = _FLOAT
+        if not (isinstance(value, float) and isinstance(grad, float)):
+            param = validation.fitting(f"params[{key!r}]", value)
+            grad = validation.fitting(f"grads[{key!r}]", grad)
     else:
         param, grad = validation.param_and_grad(key, value, grad)
     if not (isinstance(value, np.ndarray) or hasattr(params, "__setitem__")):
@@ -88,6 +91,15 @@ def zeros_like(param: Any) -> Any:
     # In the machine's own byte order, as every result of NumPy is.
     dtype = param.dtype if param.dtype.isnative else param.dtype.newbyteorder("=")
     return np.zeros_like(param, dtype)
+
+
+def frozen_state(param: Any) -> Any:
+    """State of a parameter in a list that is left alone: it keeps the place of those behind it."""
+    try:
+        zeros = zeros_like(param)
+    except (TypeError, ValueError):
+        return np.zeros(())  # what is no array of numbers is not updated, ever
+    return zeros if validation.dtype_of(zeros).kind in "fcO" else np.zeros(np.shape(zeros))
 
 
 def run(

@@ -5,6 +5,7 @@ told there. The second changes parameters, state and the step count, and what it
 back if it is interrupted or if NumPy raises after all: an update happens whole or not at all.
 """
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
@@ -149,7 +150,7 @@ class Optimizer(Locked):
                 )
             elif isinstance(params, list):
                 # Its state keeps the place of those behind it.
-                frozen[place] = [_entries.zeros_like(value) if h is None else h for h in held]
+                frozen[place] = [_entries.frozen_state(value) if h is None else h for h in held]
         if self._refuses((entry.key, entry.grad) for entry in entries):
             return False
         with Rollback() as rollback:
@@ -179,8 +180,15 @@ class Optimizer(Locked):
             stored.append((self._slots[i], container))
         if self._counter is not None:
             stored.append((self._counter, getattr(self, self._counter) + 1))
-        for name, value in stored:
-            object.__setattr__(self, name, value)
+        before = [(name, getattr(self, name)) for name, _ in stored]
+        try:
+            for name, value in stored:
+                object.__setattr__(self, name, value)
+        except BaseException:  # of a property in a class of the user's own
+            for name, value in before:
+                with contextlib.suppress(Exception):
+                    object.__setattr__(self, name, value)
+            raise
 
     def _refuses(self, gradients: Any) -> bool:
         """Whether the update is to be skipped because of a gradient that is not finite."""

@@ -94,19 +94,20 @@ cdef class OnKernels(Locked):
             return NotImplemented
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         for i in range(rule.slots):
-            found = containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
-            fresh = fresh or found == Py_None
+            containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
         found = look_up(attributes, "nonfinite", &at)
         if found == NULL or not is_str(found):
             return NotImplemented
         propagate = <object>found == "propagate"
         for i in range(2 + rule.slots):
-            if i > 1 and fresh:
-                containers[i] = NULL
+            if i > 1 and containers[i] == Py_None:
+                fresh = True
             elif containers[i] == NULL or not (
                 is_dict(containers[i]) if by_key else is_list(containers[i])
             ):
                 return NotImplemented
+        for i in range(2, 2 + rule.slots if fresh else 2):
+            containers[i] = NULL
         size = len(params)
         if size > FEW:
             entries = <Entry *>malloc(size * sizeof(Entry))
@@ -228,9 +229,7 @@ cdef int gather_lists(
                 entry.values[i] = PyList_GetItem(containers[i], ready[0])
         add_entry(entry, count, scalars)
         # In a list, a frozen entry has state too.
-        usual = usual and (entry.road == USUAL or (
-            entry.road == FROZEN and entry.values[count - 1] != NULL
-        ))
+        usual = usual and (entry.road == USUAL or (entry.road == FROZEN and has_state(entry)))
         ready[0] += 1
     return ALL_USUAL if usual else NOT_ALL_USUAL
 
@@ -279,7 +278,7 @@ cdef inline int add_entry(Entry *entry, int count, const double *scalars) except
 
 
 cdef inline bint is_usual(PyObject *key) noexcept:
-    """Whether to look up a key runs no Python code, which could change anything."""
+    """Whether a key can be looked up without running Python code, which could change anything."""
     return is_str(key) or is_int(key)
 
 
@@ -527,12 +526,12 @@ cdef class Batch:
 
     cdef int make_frozen(self, Entry *entry) except -1:
         """In a list a frozen entry has state too, to keep the place of those behind it."""
-        from zdlfast._entries import zeros_like
+        from zdlfast._entries import frozen_state
 
         cdef int i
         for i in range(2, self.count):
             if entry.values[i] == NULL:
-                zeros = zeros_like(<object>entry.values[0])
+                zeros = frozen_state(<object>entry.values[0])
                 Py_INCREF(<PyObject *>zeros)
                 entry.values[i] = <PyObject *>zeros
                 entry.made = True
@@ -618,18 +617,29 @@ cdef class Batch:
             before and ``state`` now.
         """
         cdef Kernel kernel = self.optimizer.kernel
-        cdef list containers = []
+        cdef list before = [], after = []
         cdef int i
         for done in odd:
             self.take_state(done.place, done.held, done.state)
         for i in range(self.count - 2):
-            containers.append(self.with_new_state(i))
-        check_again(self.entries, self.size)
-        run(self.entries, self.size, table[kernel.row].loop)
-        for i in range(self.count - 2):
-            PyObject_GenericSetAttr(self.optimizer, kernel.slots[i], containers[i])
+            after.append((kernel.slots[i], self.with_new_state(i)))
         if kernel.counter is not None:
-            PyObject_GenericSetAttr(self.optimizer, kernel.counter, self.step)
+            after.append((kernel.counter, self.step))
+        for name, _ in after:
+            before.append((name, getattr(self.optimizer, name)))
+        try:
+            # First: where a class of the user's own has properties of these names, they may raise.
+            for name, value in after:
+                PyObject_GenericSetAttr(self.optimizer, name, value)
+            check_again(self.entries, self.size)
+            run(self.entries, self.size, table[kernel.row].loop)
+        except BaseException:
+            for name, value in before:
+                try:
+                    PyObject_GenericSetAttr(self.optimizer, name, value)
+                except Exception:
+                    pass
+            raise
         self.optimizer.loaded = False
 
     cdef int take_state(self, Py_ssize_t place, tuple held, tuple state) except -1:

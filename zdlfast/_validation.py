@@ -99,6 +99,10 @@ def whole_number(name: str, value: Any) -> int:
     """A count: a whole number from 0 on."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must fit into a float, got a larger number") from None
     if value < 0:
         raise ValueError(f"{name} must be >= 0, got {value!r}")
     return int(value)
@@ -245,9 +249,20 @@ def _usable(name: str, value: Any) -> Any:
         return value.view(np.ndarray) if type(value) is np.memmap else value
     if not isinstance(value, np.generic | complex | float | int):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
+    value = fitting(name, value)
     if dtype_of(value).kind not in "biufc":
         raise TypeError(f"{name} must be an array or a number, got {value!r}")
     return value
+
+
+def fitting(name: str, value: Any) -> Any:
+    """A number that NumPy can hold: whole ones of Python's have any size."""
+    if not isinstance(value, int) or -(2**63) <= value < 2**63:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise OverflowError(f"{name} is a whole number that is too large for a float") from None
 
 
 def check_state(name: str, held: Any, param: Any, grad: Any) -> None:
