@@ -5,6 +5,7 @@ told there. The second changes parameters, state and the step count, and what it
 back if it is interrupted or if NumPy raises after all: an update happens whole or not at all.
 """
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
@@ -231,7 +232,7 @@ class Optimizer(Locked):
                 )
             elif isinstance(params, list):
                 # Its state keeps the place of those behind it.
-                frozen[place] = [_entries.zeros_like(value) if h is None else h for h in held]
+                frozen[place] = [_entries.frozen_state(value) if h is None else h for h in held]
         reading = _gradients.read(self, ((entry.key, entry.grad) for entry in entries))
         if self._refuses(reading, step.lr):
             return False
@@ -270,8 +271,15 @@ class Optimizer(Locked):
             stored.append((self._slots[i], container))
         stored += zip(self._numbers, self._next_numbers(), strict=True)
         stored += [(self._counter or "_updates", self.updates + 1), ("_last", done)]
-        for name, value in stored:
-            object.__setattr__(self, name, value)
+        before = [(name, getattr(self, name)) for name, _ in stored]
+        try:
+            for name, value in stored:
+                object.__setattr__(self, name, value)
+        except BaseException:  # of a property in a class of the user's own
+            for name, value in before:
+                with contextlib.suppress(Exception):
+                    object.__setattr__(self, name, value)
+            raise
 
     def _refuses(self, reading: _gradients.Reading, lr: float) -> bool:
         """Whether the update is to be skipped because of a gradient that is not finite."""
