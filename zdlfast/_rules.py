@@ -51,7 +51,11 @@ class Rule:
         return getattr(importlib.import_module("zdlfast.reference"), self.name)
 
 
-#: By name, in the book's order.
+_MEANS = {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION}
+_ADAM = {**_MEANS, "eps": UNBOUNDED}
+_BOUND = {**_MEANS, "final_lr": UNBOUNDED, "gamma": FRACTION, "eps": UNBOUNDED}
+
+#: By name: the book's in its order, then others.
 RULES = {
     rule.name: rule
     for rule in (
@@ -60,11 +64,45 @@ RULES = {
         Rule("Nesterov", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",)),
         Rule("AdaGrad", {"lr": UNBOUNDED, "eps": UNBOUNDED}, ("h",)),
         Rule("RMSprop", {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED}, ("h",)),
+        Rule("Adam", _ADAM, ("m", "v"), "iter"),
+        Rule("NesterovBook2", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",), book=False),
+        Rule("AdamW", _ADAM, ("m", "v"), "iter", book=False),
+        Rule("AMSGrad", _ADAM, ("m", "v", "v_max"), "iter", book=False),
         Rule(
-            "Adam",
-            {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION, "eps": UNBOUNDED},
+            "NAdam",
+            {**_MEANS, "momentum_decay": UNBOUNDED, "eps": UNBOUNDED},
             ("m", "v"),
             "iter",
+            ("mu_product",),
+            book=False,
+        ),
+        Rule("RAdam", _ADAM, ("m", "v"), "iter", book=False),
+        Rule("Adamax", _ADAM, ("m", "u"), "iter", book=False),
+        Rule(
+            "AdaDelta",
+            {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED},
+            ("h", "d"),
+            book=False,
+        ),
+        Rule("AdaBound", _BOUND, ("m", "v"), "iter", ("base_lr",), book=False),
+        Rule("AMSBound", _BOUND, ("m", "v", "v_max"), "iter", ("base_lr",), book=False),
+        Rule("AdaBelief", _ADAM, ("m", "s"), "iter", book=False),
+        Rule("Lion", _MEANS, ("m",), book=False),
+        Rule("ADOPT", _ADAM, ("m", "v"), "iter", book=False),
+        Rule(
+            "ScheduleFreeAdamW",
+            {
+                **_MEANS,
+                "weight_decay": UNBOUNDED,
+                "warmup_steps": UNBOUNDED,
+                "r": UNBOUNDED,
+                "weight_lr_power": UNBOUNDED,
+                "eps": UNBOUNDED,
+            },
+            ("d", "v"),
+            "iter",
+            ("weight_sum", "lr_max"),
+            book=False,
         ),
     )
 }
