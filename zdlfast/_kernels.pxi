@@ -12,9 +12,9 @@
 # (cdivision) and that a root sets no errno (-fno-math-errno).
 #
 # Each rule is a loop for any pair of dtypes, and a function that takes its arrays as the engine
-# has them and calls the loop of their dtypes. Where there are no divisions for the scalars of
-# every loop to hide behind, there is a loop in which they are constants that change nothing
-# (`Plain`).
+# has them and has `call` take the loop of their dtypes. Where there are no divisions for the
+# scalars of every loop to hide behind, there is a loop in which they are constants that change
+# nothing (`Plain`).
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
@@ -92,6 +92,65 @@ cdef inline P root(P array) noexcept nogil:
         return sqrt(array)
 
 
+# ------------------------------------------------------------------ kinds
+
+# A loop for one kind: the parameter, the gradient, and up to three arrays of state. All loops
+# take three, those that a rule has not got are not looked at.
+ctypedef void (*LoopOfFF)(
+    float *, const float *, float *, float *, float *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*LoopOfFD)(
+    float *, const double *, float *, float *, float *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*LoopOfDF)(
+    double *, const float *, double *, double *, double *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*LoopOfDD)(
+    double *, const double *, double *, double *, double *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*PlainLoopOfFF)(
+    float *, const float *, float *, float *, float *, Py_ssize_t, const double *, Plain
+) noexcept nogil
+ctypedef void (*PlainLoopOfDD)(
+    double *, const double *, double *, double *, double *, Py_ssize_t, const double *, Plain
+) noexcept nogil
+
+
+cdef inline void call(
+    int kind, void *const *a, Py_ssize_t n, const double *s, PlainLoopOfFF plain_ff,
+    PlainLoopOfDD plain_dd, LoopOfFF ff, LoopOfFD fd, LoopOfDF df, LoopOfDD dd,
+) noexcept nogil:
+    """Call the loop of a kind.
+
+    A rule gives its loop six times, of which Cython takes the one of each type. The C compiler
+    sees which ones these are: nothing of this is left when it runs.
+    """
+    if kind == FF:
+        plain_ff(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], <float *>a[4],
+            n, s, <Plain>0)
+    elif kind == DD:
+        plain_dd(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n, s, <Plain>0)
+    elif kind & DD == FF:
+        ff(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], <float *>a[4],
+            n, s, <Scaled>0)
+    elif kind & DD == FD:
+        fd(
+            <float *>a[0], <const double *>a[1], <float *>a[2], <float *>a[3], <float *>a[4],
+            n, s, <Scaled>0)
+    elif kind & DD == DF:
+        df(
+            <double *>a[0], <const float *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n, s, <Scaled>0)
+    else:
+        dd(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n, s, <Scaled>0)
+
+
 # ------------------------------------------------------------------ SGD
 
 cdef void sgd_scalars(
@@ -101,7 +160,8 @@ cdef void sgd_scalars(
 
 
 cdef inline void sgd_loop(
-    P *restrict p, const G *restrict g, Py_ssize_t n, const double *scalars, Variant variant
+    P *restrict p, const G *restrict g, P *restrict _0, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -112,18 +172,7 @@ cdef inline void sgd_loop(
 
 
 cdef void sgd(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    if kind == FF:
-        sgd_loop(<float *>a[0], <const float *>a[1], n, s, <Plain>0)
-    elif kind == DD:
-        sgd_loop(<double *>a[0], <const double *>a[1], n, s, <Plain>0)
-    elif kind & DD == FF:
-        sgd_loop(<float *>a[0], <const float *>a[1], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        sgd_loop(<float *>a[0], <const double *>a[1], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        sgd_loop(<double *>a[0], <const float *>a[1], n, s, <Scaled>0)
-    else:
-        sgd_loop(<double *>a[0], <const double *>a[1], n, s, <Scaled>0)
+    call(kind, a, n, s, sgd_loop, sgd_loop, sgd_loop, sgd_loop, sgd_loop, sgd_loop)
 
 
 # ------------------------------------------------------------------ Momentum
@@ -136,8 +185,8 @@ cdef void momentum_scalars(
 
 
 cdef inline void momentum_loop(
-    P *restrict p, const G *restrict g, P *restrict v, Py_ssize_t n, const double *scalars,
-    Variant variant,
+    P *restrict p, const G *restrict g, P *restrict v, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -152,18 +201,10 @@ cdef inline void momentum_loop(
 
 
 cdef void momentum(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    if kind == FF:
-        momentum_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Plain>0)
-    elif kind == DD:
-        momentum_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Plain>0)
-    elif kind & DD == FF:
-        momentum_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        momentum_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        momentum_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s, <Scaled>0)
-    else:
-        momentum_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Scaled>0)
+    call(
+        kind, a, n, s,
+        momentum_loop, momentum_loop, momentum_loop,
+        momentum_loop, momentum_loop, momentum_loop)
 
 
 # ------------------------------------------------------------------ Nesterov
@@ -176,8 +217,8 @@ cdef void nesterov_scalars(
 
 
 cdef inline void nesterov_loop(
-    P *restrict p, const G *restrict g, P *restrict v, Py_ssize_t n, const double *scalars,
-    Variant variant,
+    P *restrict p, const G *restrict g, P *restrict v, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -195,18 +236,10 @@ cdef inline void nesterov_loop(
 
 
 cdef void nesterov(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    if kind == FF:
-        nesterov_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Plain>0)
-    elif kind == DD:
-        nesterov_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Plain>0)
-    elif kind & DD == FF:
-        nesterov_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        nesterov_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        nesterov_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s, <Scaled>0)
-    else:
-        nesterov_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Scaled>0)
+    call(
+        kind, a, n, s,
+        nesterov_loop, nesterov_loop, nesterov_loop,
+        nesterov_loop, nesterov_loop, nesterov_loop)
 
 
 # ------------------------------------------------------------------ AdaGrad
@@ -219,7 +252,8 @@ cdef void adagrad_scalars(
 
 
 cdef inline void adagrad_loop(
-    P *restrict p, const G *restrict g, P *restrict h, Py_ssize_t n, const double *scalars
+    P *restrict p, const G *restrict g, P *restrict h, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
@@ -235,15 +269,10 @@ cdef inline void adagrad_loop(
 
 
 cdef void adagrad(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    kind &= DD
-    if kind == FF:
-        adagrad_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s)
-    elif kind == FD:
-        adagrad_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s)
-    elif kind == DF:
-        adagrad_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s)
-    else:
-        adagrad_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s)
+    call(
+        kind, a, n, s,
+        adagrad_loop, adagrad_loop, adagrad_loop,
+        adagrad_loop, adagrad_loop, adagrad_loop)
 
 
 # ------------------------------------------------------------------ RMSprop
@@ -256,7 +285,8 @@ cdef void rmsprop_scalars(
 
 
 cdef inline void rmsprop_loop(
-    P *restrict p, const G *restrict g, P *restrict h, Py_ssize_t n, const double *scalars
+    P *restrict p, const G *restrict g, P *restrict h, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
@@ -273,15 +303,10 @@ cdef inline void rmsprop_loop(
 
 
 cdef void rmsprop(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    kind &= DD
-    if kind == FF:
-        rmsprop_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s)
-    elif kind == FD:
-        rmsprop_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s)
-    elif kind == DF:
-        rmsprop_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s)
-    else:
-        rmsprop_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s)
+    call(
+        kind, a, n, s,
+        rmsprop_loop, rmsprop_loop, rmsprop_loop,
+        rmsprop_loop, rmsprop_loop, rmsprop_loop)
 
 
 # ------------------------------------------------------------------ Adam
@@ -295,8 +320,8 @@ cdef void adam_scalars(
 
 
 cdef inline void adam_loop(
-    P *restrict p, const G *restrict g, P *restrict m, P *restrict v, Py_ssize_t n,
-    const double *scalars, Variant variant,
+    P *restrict p, const G *restrict g, P *restrict m, P *restrict v, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -315,24 +340,7 @@ cdef inline void adam_loop(
 
 
 cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    if kind == FF:
-        adam_loop(
-            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, <Plain>0)
-    elif kind == DD:
-        adam_loop(
-            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Plain>0)
-    elif kind & DD == FF:
-        adam_loop(
-            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        adam_loop(
-            <float *>a[0], <const double *>a[1], <float *>a[2], <float *>a[3], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        adam_loop(
-            <double *>a[0], <const float *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
-    else:
-        adam_loop(
-            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
+    call(kind, a, n, s, adam_loop, adam_loop, adam_loop, adam_loop, adam_loop, adam_loop)
 
 
 # ------------------------------------------------------------------ the benchmark's limit

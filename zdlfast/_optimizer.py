@@ -179,6 +179,7 @@ class Optimizer(Locked):
             stored.append((self._slots[i], container))
         if self._counter is not None:
             stored.append((self._counter, getattr(self, self._counter) + 1))
+        stored.extend(zip(self._numbers, self._next_numbers(), strict=True))
         for name, value in stored:
             object.__setattr__(self, name, value)
 
@@ -197,6 +198,10 @@ class Optimizer(Locked):
     def _scalars(self) -> tuple[float, ...]:
         """The numbers that the rule takes in the coming step: Python floats."""
         raise NotImplementedError
+
+    def _next_numbers(self) -> tuple[float, ...]:
+        """What the numbers among the state are after the coming step."""
+        return ()
 
     @staticmethod
     def _rule(p: Any, g: Any, *state_and_scalars: Any) -> tuple[Any, ...]:

@@ -94,6 +94,8 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
     >>> optimizer.train(params)
     """
 
+    training: bool = True
+
     def __init__(
         self,
         lr: float = 0.0025,
@@ -118,7 +120,6 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         self.iter = 0
         self.weight_sum = 0.0
         self.lr_max = 0.0
-        self.training = True
         self.d: State = None
         self.v: State = None
         self.nonfinite = nonfinite
