@@ -18,7 +18,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
-from libc.math cimport fabs, fabsf, pow, sqrt, sqrtf
+from libc.math cimport INFINITY, fabs, fabsf, pow, sqrt, sqrtf
 
 from zdlfast._kernels cimport (
     FIRST_SCALAR,
@@ -45,6 +45,11 @@ ctypedef fused P:
     double
 
 ctypedef fused G:
+    float
+    double
+
+# The wider of the two, or either.
+ctypedef fused W:
     float
     double
 
@@ -343,10 +348,13 @@ cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept
     call(kind, a, n, s, adam_loop, adam_loop, adam_loop, adam_loop, adam_loop, adam_loop)
 
 
+include "_kernels_newer.pxi"
+
+
 # ------------------------------------------------------------------ the benchmark's limit
 
 # No optimizer, but what memory allows one. As many streams are read and written as by a rule
-# with 0, 1 or 2 slots, with next to no arithmetic. Of one dtype only.
+# with up to three slots, with next to no arithmetic. Of one dtype only.
 
 cdef void stream_scalars(
     const double *options, double t, double *numbers, double *scalars
@@ -400,18 +408,33 @@ cdef void stream_2(int kind, void *const *a, Py_ssize_t n, const double *s) noex
         stream_2_loop(<float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n)
 
 
+cdef inline void stream_3_loop(
+    P *restrict p, const P *restrict g, P *restrict s0, P *restrict s1, P *restrict s2,
+    Py_ssize_t n,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        s0[i] = s0[i] + g[i]
+        s1[i] = s1[i] + s0[i]
+        s2[i] = s2[i] + s1[i]
+        p[i] = p[i] + s2[i]
+
+
+cdef void stream_3(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    if kind == DD:
+        stream_3_loop(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4], n)
+    else:
+        stream_3_loop(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], <float *>a[4], n)
+
+
 # ------------------------------------------------------------------ gradients
 
 cdef inline G clipped(G value, G clip) noexcept nogil:
     """As numpy.clip does it: NaN stays, and so does -0.0."""
     value = value if value != value or value > -clip else -clip
     return value if value != value or value < clip else clip
-
-
-# The wider of two dtypes.
-ctypedef fused W:
-    float
-    double
 
 
 cdef inline void stage_loop(
@@ -498,9 +521,23 @@ add(b"nesterov", 2, 1, 0, nesterov_scalars, nesterov)
 add(b"adagrad", 2, 1, 0, adagrad_scalars, adagrad)
 add(b"rmsprop", 3, 1, 0, rmsprop_scalars, rmsprop)
 add(b"adam", 4, 2, 0, adam_scalars, adam)
+add(b"nesterovbook2", 2, 1, 0, nesterov_scalars, nesterovbook2)
+add(b"adamw", 4, 2, 0, adamw_scalars, adam)
+add(b"amsgrad", 4, 3, 0, adam_scalars, amsgrad)
+add(b"nadam", 5, 2, 1, nadam_scalars, nadam)
+add(b"radam", 4, 2, 0, radam_scalars, radam)
+add(b"adamax", 4, 2, 0, adamax_scalars, adamax)
+add(b"adadelta", 3, 2, 0, rmsprop_scalars, adadelta)
+add(b"adabound", 6, 2, 1, adabound_scalars, adabound)
+add(b"amsbound", 6, 3, 1, adabound_scalars, amsbound)
+add(b"adabelief", 4, 2, 0, adabelief_scalars, adabelief)
+add(b"lion", 3, 1, 0, lion_scalars, lion)
+add(b"adopt", 4, 2, 0, adopt_scalars, adopt)
+add(b"schedulefreeadamw", 8, 2, 2, schedulefreeadamw_scalars, schedulefreeadamw)
 add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
 add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)
 add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)
+add(b"stream_3", 0, 3, 0, stream_scalars, stream_3)
 
 kernels.stage, kernels.square_sum = stage, square_sum
 table = PyCapsule_New(&kernels, b"zdlfast.kernels", NULL)
