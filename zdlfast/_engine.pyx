@@ -33,6 +33,7 @@ from zdlfast._kernels cimport (
     G_SCALE,
     GRAD_DOUBLE,
     MAX_ARRAYS,
+    MAX_NUMBERS,
     MAX_OPTIONS,
     MAX_SCALARS,
     MAX_SLOTS,

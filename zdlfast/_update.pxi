@@ -20,10 +20,10 @@ cdef class Kernel:
     """
 
     cdef int row
-    cdef readonly tuple options, slots
+    cdef readonly tuple options, slots, numbers
     cdef readonly str counter
 
-    def __init__(self, str rule, tuple options, tuple slots, str counter=None):
+    def __init__(self, str rule, tuple options, tuple slots, str counter=None, tuple numbers=()):
         cdef bytes name = rule.encode()
         if table == NULL:
             raise RuntimeError(
@@ -41,13 +41,14 @@ cdef class Kernel:
                 f"rule {rule!r} takes {table[self.row].options} options and "
                 f"{table[self.row].slots} slots, got {options} and {slots}"
             )
-        self.options, self.slots, self.counter = options, slots, counter
+        self.options, self.slots, self.counter, self.numbers = options, slots, counter, numbers
 
 
 cdef class OnKernels(Locked):
     """The base of the optimizers on kernels."""
 
     cdef Kernel kernel
+    cdef double[MAX_NUMBERS] numbers
     cdef bint loaded        # its state lies anywhere, not beside the parameters
 
     def __cinit__(self, *args, **kwargs):
@@ -126,6 +127,8 @@ cdef class OnKernels(Locked):
                 if step is not None:
                     # Past the checks of __setattr__, which cost more than a small update.
                     attributes[self.kernel.counter] = step
+                for i in range(rule.numbers):
+                    attributes[self.kernel.numbers[i]] = self.numbers[i]
                 return None
             # To make an object may collect garbage, whose finalizers are Python code.
             hold(entries, ready)
@@ -174,17 +177,19 @@ cdef class OnKernels(Locked):
             if t == -1.0:
                 PyErr_Clear()
                 return NotImplemented
-        fill_scalars(rule, options, t, scalars)
+        for i in range(rule.numbers):
+            self.numbers[i] = getattr(self, self.kernel.numbers[i])
+        fill_scalars(rule, options, t, self.numbers, scalars)
         return step
 
 
 cdef inline void fill_scalars(
-    const Rule *rule, const double *options, double t, double *scalars
+    const Rule *rule, const double *options, double t, double *numbers, double *scalars
 ) noexcept nogil:
     """All scalars of step `t`: nothing is scaled, and the rule's own."""
     scalars[G_SCALE] = scalars[P_DECAY] = 1.0
     scalars[FLUSH] = 0.0
-    rule.scalars(options, t, NULL, scalars + FIRST_SCALAR)
+    rule.scalars(options, t, numbers, scalars + FIRST_SCALAR)
 
 
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
@@ -427,7 +432,9 @@ cdef class Batch:
         if kernel.counter is not None:
             self.step = getattr(optimizer, kernel.counter) + 1
             t = self.step
-        fill_scalars(rule, options, t, self.scalars)
+        for i in range(rule.numbers):
+            optimizer.numbers[i] = getattr(optimizer, kernel.numbers[i])
+        fill_scalars(rule, options, t, optimizer.numbers, self.scalars)
         self.make_room(len(keys))
         for k in range(len(keys)):
             entry = &self.entries[k]
@@ -621,6 +628,8 @@ cdef class Batch:
             PyObject_GenericSetAttr(self.optimizer, kernel.slots[i], containers[i])
         if kernel.counter is not None:
             PyObject_GenericSetAttr(self.optimizer, kernel.counter, self.step)
+        for i in range(len(kernel.numbers)):
+            PyObject_GenericSetAttr(self.optimizer, kernel.numbers[i], self.optimizer.numbers[i])
         self.optimizer.loaded = False
 
     cdef object with_new_state(self, int i, list odd):

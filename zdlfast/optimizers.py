@@ -12,8 +12,28 @@ from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
 from zdlfast._optimizer import Optimizer
 from zdlfast._rules import RULES
 
-# In the book's order.
-__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
+# The book's, then others: as in the table of rules.
+__all__ = [  # noqa: RUF022
+    "SGD",
+    "Momentum",
+    "Nesterov",
+    "AdaGrad",
+    "RMSprop",
+    "Adam",
+    "NesterovBook2",
+    "AdamW",
+    "AMSGrad",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "AdaDelta",
+    "AdaBound",
+    "AMSBound",
+    "AdaBelief",
+    "Lion",
+    "ADOPT",
+    "ScheduleFreeAdamW",
+]
 
 
 class KernelOptimizer(OnKernels, Optimizer):
@@ -24,7 +44,7 @@ class KernelOptimizer(OnKernels, Optimizer):
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(rule=rule, **kwargs)
         if rule is not None:
-            cls._kernel = Kernel(RULES[rule].loop, tuple(cls._options), cls._slots, cls._counter)
+            cls._kernel = Kernel(RULES[rule].loop, tuple(cls._options), cls._slots, cls._counter, tuple(cls._numbers))
             cls.__doc__ = RULES[rule].twin.__doc__
         elif not {"_rule", "_scalars"}.isdisjoint(vars(cls)):
             raise TypeError(
@@ -82,4 +102,56 @@ class RMSprop(KernelOptimizer, reference.RMSprop, rule="RMSprop"):
 
 
 class Adam(KernelOptimizer, reference.Adam, rule="Adam"):
+    pass
+
+
+class NesterovBook2(KernelOptimizer, reference.NesterovBook2, rule="NesterovBook2"):
+    pass
+
+
+class AdamW(KernelOptimizer, reference.AdamW, rule="AdamW"):
+    pass
+
+
+class AMSGrad(KernelOptimizer, reference.AMSGrad, rule="AMSGrad"):
+    pass
+
+
+class NAdam(KernelOptimizer, reference.NAdam, rule="NAdam"):
+    pass
+
+
+class RAdam(KernelOptimizer, reference.RAdam, rule="RAdam"):
+    pass
+
+
+class Adamax(KernelOptimizer, reference.Adamax, rule="Adamax"):
+    pass
+
+
+class AdaDelta(KernelOptimizer, reference.AdaDelta, rule="AdaDelta"):
+    pass
+
+
+class AdaBound(KernelOptimizer, reference.AdaBound, rule="AdaBound"):
+    pass
+
+
+class AMSBound(KernelOptimizer, reference.AMSBound, rule="AMSBound"):
+    pass
+
+
+class AdaBelief(KernelOptimizer, reference.AdaBelief, rule="AdaBelief"):
+    pass
+
+
+class Lion(KernelOptimizer, reference.Lion, rule="Lion"):
+    pass
+
+
+class ADOPT(KernelOptimizer, reference.ADOPT, rule="ADOPT"):
+    pass
+
+
+class ScheduleFreeAdamW(KernelOptimizer, reference.ScheduleFreeAdamW, rule="ScheduleFreeAdamW"):
     pass

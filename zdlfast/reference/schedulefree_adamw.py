@@ -1,6 +1,6 @@
 """Schedule-free AdamW in plain NumPy."""
 
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -182,7 +182,7 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         if t < self.warmup_steps:
             lr_t = lr_t * (t / self.warmup_steps)
         lr_max = max(self.lr_max, lr_t)
-        weight = float(t) ** self.r * lr_max**self.weight_lr_power
+        weight = _power(t, self.r) * _power(lr_max, self.weight_lr_power)
         return lr_t, weight, self.weight_sum + weight, lr_max
 
     def _next_numbers(self) -> tuple[float, ...]:
@@ -211,6 +211,13 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         d -= lr_d * step
         d *= rest
         return p, d, v
+
+
+def _power(x: float, y: float) -> float:
+    try:
+        return float(x) ** y
+    except OverflowError:
+        return inf
 
 
 def _moved(p: Any, g: Any, d: Any, v: Any, factor: float) -> tuple[Any, ...]:
