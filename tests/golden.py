@@ -36,7 +36,7 @@ EXPECTED = {
     "amsbound": "08d30d96c21fed6ca4a75bd4ac63864bb6cc0d59ffb172da2b3763693b129bf6",
     "adabelief": "3c76c4e6b63b6e25eef357665dfbc155e6ed9f2ef128e7ab5b64be61097a9b22",
     "lion": "fc02df19881c130c82ac675805f8b1038d177584a5c9c4129604bf53aa030ce9",
-    "adopt": "dd0193366100d09fb139dcfc718f532f361205c561594e41ff6cd922c515ea80",
+    "adopt": "292e3cfe40025c367eab1a46808bb73556cd9a0148414965eed86967a09c40df",
     "schedulefreeadamw": "b626f87a5057b7abad823b5972237043a074d737a3100d7b3a9c3ab27fd951d7",
 }
 COUNT, STEPS = 4099, 5
@@ -66,8 +66,8 @@ OPTIONS = {
     "amsbound": [0.1, 0.5, 0.75, 0.2, 0.1, 1e-7],
     "adabelief": [0.1, 0.5, 0.75, 1e-7],
     "lion": [0.1, 0.9, 0.99],
-    "adopt": [0.1, 0.5, 0.75, 1e-6],
-    "schedulefreeadamw": [0.5, 0.5, 0.75, 0.1, 4.0, 1.0, 2.0, 1e-7],
+    "adopt": [0.1, 0.5, 0.75, 1e-6, 0.1],
+    "schedulefreeadamw": [0.5, 0.5, 0.75, 4.0, 1.0, 2.0, 1e-7, 0.1],
 }
 
 

@@ -30,10 +30,16 @@ OPTIONS = {
     "AMSBound": _BOUND,
     "AdaBelief": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "Lion": {"lr": 0.1, "beta1": 0.5, "beta2": 0.8},
-    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
     "ScheduleFreeAdamW": {
-        "lr": 0.1, "beta1": 0.5, "beta2": 0.9, "weight_decay": 0.1, "warmup_steps": 4.0, "r": 1.0,
-        "weight_lr_power": 1.0, "eps": 1e-3,
+        "lr": 0.1,
+        "beta1": 0.5,
+        "beta2": 0.9,
+        "warmup_steps": 4.0,
+        "r": 1.0,
+        "weight_lr_power": 1.0,
+        "eps": 1e-3,
+        "weight_decay": 0.1,
     },
 }
 
@@ -93,13 +99,15 @@ def assert_same_run(fast, numpy, fast_params, numpy_params):
     """Parameters, state and step count of two optimizers are the same."""
     for key in keys_of(numpy_params):
         assert_same_bits(fast_params[key], numpy_params[key], f"params[{key!r}]")
-    for slot in type(numpy)._slots:
+    for slot in numpy._slots:
         ours, theirs = getattr(fast, slot), getattr(numpy, slot)
         assert type(ours) is type(theirs)
         if theirs is not None:
             assert list(keys_of(ours)) == list(keys_of(theirs))
             for key in keys_of(theirs):
                 assert_same_bits(ours[key], theirs[key], f"{slot}[{key!r}]")
+    for name in type(numpy)._numbers:
+        assert getattr(fast, name) == getattr(numpy, name), name
     assert getattr(fast, "iter", None) == getattr(numpy, "iter", None)
 
 

@@ -102,7 +102,8 @@ def options(rule):
 def test_a_table_has_every_rule_with_its_options_and_slots(rules):
     for rule in _rules.RULES.values():
         row = rules[rule.loop]
-        expected = (len(rule.options), len(rule.slots), len(rule.numbers))
+        options = len(rule.options) + rule.own_decay
+        expected = (options, len(rule.slots), len(rule.numbers))
         assert (row.options, row.slots, row.numbers) == expected
 
 
@@ -174,7 +175,7 @@ def rounded(fraction):
 
 
 def exact(name, o):
-    """A rule's scalars, each operation in fractions and rounded once; None for powers and roots."""
+    """A rule's scalars, computed in fractions, rounded after each operation; None for roots."""
     lr, one = Fraction(o["lr"]), Fraction(1)
     rate1, rate2 = (rounded(one - Fraction(o.get(beta, 0))) for beta in ("beta1", "beta2"))
     match name:
@@ -206,18 +207,24 @@ def exact(name, o):
         case "Lion":
             return [o["beta1"], rate1, rate2, o["lr"]]
         case "ADOPT":
-            return [rate1, rate2, o["lr"], o["eps"], None]
+            decayed = rounded(one - Fraction(rounded(lr * Fraction(o["weight_decay"]))))
+            return [rate1, rate2, o["lr"], o["eps"], None, decayed]
         case "ScheduleFreeAdamW":
             return [rate2, None, None, o["weight_decay"], None, None, None, None]
 
 
 def random_options(rule, rng):
+    row = _rules.RULES[rule.name]
     drawn = {
         name: float(rng.uniform(0.5, 1) if bound == _rules.FRACTION else 10 ** rng.uniform(-9, 2))
-        for name, bound in _rules.RULES[rule.name].options.items()
+        for name, bound in row.options.items()
     }
+    if row.own_decay:
+        drawn["weight_decay"] = float(rng.uniform(0, 1))
     # As powers of anything, others would be infinite.
-    return drawn | {name: min(drawn[name], 3.0) for name in ("r", "weight_lr_power") if name in drawn}
+    return drawn | {
+        name: min(drawn[name], 3.0) for name in ("r", "weight_lr_power") if name in drawn
+    }
 
 
 def test_scalars_are_exact_but_for_powers_and_roots(rule, kernel, rng):
@@ -232,7 +239,7 @@ def test_scalars_and_numbers_are_those_of_the_twin(rule, kernel, rng):
     """Powers too: they are the C library's in both."""
     for t in [*range(1, 2000), 10**5, 10**7, 2**53 - 1]:
         options = random_options(rule, rng)
-        twin = rule.numpy(**options)
+        twin = rule.numpy(**options, decoupled=True)
         if hasattr(twin, "iter"):
             twin.iter = t - 1
         numbers = [rng.choice([0.0, rng.uniform(0, 1)]) for _ in twin._numbers]
@@ -292,7 +299,9 @@ def test_squares_are_summed_lane_by_lane_in_double_precision(kernels, rng, n):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-@pytest.mark.parametrize(("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)])
+@pytest.mark.parametrize(
+    ("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)]
+)
 def test_a_staged_gradient_is_scaled_then_clipped_then_decayed(
     kernels, rng, dtypes, g_scale, clip, decay
 ):

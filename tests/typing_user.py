@@ -10,6 +10,7 @@ import zdlfast
 from zdlfast import SGD, Adam, reference
 from zdlfast.datasets import load_digits
 from zdlfast.nn import Trainer, dense_network
+from zdlfast.schedules import Constant, Cosine, Join
 
 params: dict[str, NDArray[np.float64]] = {"W": np.ones((3, 2))}
 grads = {"W": np.ones((3, 2))}
@@ -26,6 +27,14 @@ zdlfast.set_num_threads(count)
 network = dense_network(64, 10, rng=1, dtype="float32")
 history = Trainer(network, optimizer, epochs=1, progress=False).fit(x, t, evaluate=test)
 losses: NDArray[np.float64] = history.loss
+
+schedule = Join([Constant(0.1), Cosine(0.1, steps=100, warmup=10)], [50])
+assert_type(schedule(3), float)
+ema = zdlfast.EMA(params, decay=schedule)
+ema.update(params)
+with ema.averaged(params):
+    ema.swap(params)
+assert_type(ema.iter, int)
 
 base: zdlfast.Optimizer = optimizer
 base.update(params, {"W": None})

@@ -5,6 +5,8 @@
 It knows arrays and no formula. An update goes down through it, part by part:
 
 _update.pxi     containers -> entries, each classified once; a whole update, or its usual part
+_groups.pxi     what an update does to the entries that have the same options, in numbers
+_gradients.pxi  what is asked of all gradients before an update
 _entries.pxi    one parameter with its gradient and state: what it is, where its memory lies
 _chunks.pxi     entries -> chunks of equal size -> threads
 _blocks.pxi     a chunk -> a rule's loop: at once, or block by block through buffers
@@ -23,6 +25,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
+from libc.math cimport INFINITY, isfinite, sqrt
 from libc.stdint cimport int64_t, uintptr_t, uint32_t, uint64_t
 from libc.stdlib cimport free, llabs, malloc
 from libc.string cimport memcpy, memset, strcmp
@@ -40,12 +43,15 @@ from zdlfast._kernels cimport (
     P_DECAY,
     PARAM_DOUBLE,
     SCALED,
+    SUMMED,
     Kernels,
     Loop,
     Rule,
 )
 
+from zdlfast._gradients import add_squares
 from zdlfast._threads import get_num_threads
+from zdlfast._validation import is_finite
 
 cnp.import_array()
 
@@ -170,9 +176,11 @@ def compiler() -> str:
 
 
 include "_strided.pxi"
+include "_groups.pxi"
 include "_entries.pxi"
 include "_blocks.pxi"
 include "_chunks.pxi"
 include "_lock.pxi"
 include "_rollback.pxi"
+include "_gradients.pxi"
 include "_update.pxi"

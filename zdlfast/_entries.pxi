@@ -19,7 +19,7 @@ cdef struct Entry:
     Py_ssize_t width                # bytes per element, of all arrays
     char *data[MAX_ARRAYS]
     Strides *strides                # owned; NULL for contiguous arrays
-    const double *scalars
+    const Group *group              # its options
     int64_t begin                   # on the line of all entries, in bytes
 
 # The memory of one array, from its first byte to the one after its last.
@@ -160,7 +160,7 @@ cdef int classify(Entry *entry, int count) except -1:
     if n > 0:
         # Aligned, and contiguous in one common order: anything else needs strided iteration.
         if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
-            entry.strides = make_strides(arrays, count)
+            entry.strides = make_strides(arrays, count, True)
             entry.width *= 4    # to gather and scatter elements takes a multiple of the time
         if shares_memory_inside(entry):
             free(entry.strides)

@@ -351,6 +351,38 @@ cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept
 include "_kernels_newer.pxi"
 
 
+# ------------------------------------------------------------------ moving averages
+
+# No optimizer: an average in the parameter's place, and its parameter in the gradient's. The
+# scalars of every loop do not count.
+
+cdef void ema_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
+    scalars[0] = 1 - options[0]
+
+
+cdef inline void ema_loop(
+    P *restrict p, const G *restrict g, Py_ssize_t n, const double *scalars
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double rate = scalars[FIRST_SCALAR]
+    for i in range(n):
+        p[i] = <P>(p[i] + times(rate, g[i] - p[i]))
+
+
+cdef void ema(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    kind &= DD
+    if kind == FF:
+        ema_loop(<float *>a[0], <const float *>a[1], n, s)
+    elif kind == FD:
+        ema_loop(<float *>a[0], <const double *>a[1], n, s)
+    elif kind == DF:
+        ema_loop(<double *>a[0], <const float *>a[1], n, s)
+    else:
+        ema_loop(<double *>a[0], <const double *>a[1], n, s)
+
+
 # ------------------------------------------------------------------ the benchmark's limit
 
 # No optimizer, but what memory allows one. As many streams are read and written as by a rule
@@ -523,6 +555,7 @@ add(b"rmsprop", 3, 1, 0, rmsprop_scalars, rmsprop)
 add(b"adam", 4, 2, 0, adam_scalars, adam)
 add(b"nesterovbook2", 2, 1, 0, nesterov_scalars, nesterovbook2)
 add(b"adamw", 4, 2, 0, adamw_scalars, adam)
+add(b"adamw_amsgrad", 4, 3, 0, adamw_scalars, amsgrad)
 add(b"amsgrad", 4, 3, 0, adam_scalars, amsgrad)
 add(b"nadam", 5, 2, 1, nadam_scalars, nadam)
 add(b"radam", 4, 2, 0, radam_scalars, radam)
@@ -532,8 +565,9 @@ add(b"adabound", 6, 2, 1, adabound_scalars, adabound)
 add(b"amsbound", 6, 3, 1, adabound_scalars, amsbound)
 add(b"adabelief", 4, 2, 0, adabelief_scalars, adabelief)
 add(b"lion", 3, 1, 0, lion_scalars, lion)
-add(b"adopt", 4, 2, 0, adopt_scalars, adopt)
+add(b"adopt", 5, 2, 0, adopt_scalars, adopt)
 add(b"schedulefreeadamw", 8, 2, 2, schedulefreeadamw_scalars, schedulefreeadamw)
+add(b"ema", 1, 0, 0, ema_scalars, ema)
 add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
 add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)
 add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)

@@ -414,8 +414,9 @@ cdef void adopt_scalars(
     const double *options, double t, double *numbers, double *scalars
 ) noexcept nogil:
     cdef double lr = options[0], beta1 = options[1], beta2 = options[2], eps = options[3]
+    cdef double weight_decay = options[4]
     scalars[0], scalars[1], scalars[2], scalars[3] = 1 - beta1, 1 - beta2, lr, eps
-    scalars[4] = sqrt(sqrt(t - 1))
+    scalars[4], scalars[5] = sqrt(sqrt(t - 1)), 1 - lr * weight_decay
 
 
 cdef inline void adopt_loop(
@@ -428,14 +429,15 @@ cdef inline void adopt_loop(
     cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
     cdef double rate1 = scalars[FIRST_SCALAR], rate2 = scalars[FIRST_SCALAR + 1]
     cdef double lr = scalars[FIRST_SCALAR + 2], eps = scalars[FIRST_SCALAR + 3]
-    cdef double limit = scalars[FIRST_SCALAR + 4]
+    cdef double limit = scalars[FIRST_SCALAR + 4], own_decay = scalars[FIRST_SCALAR + 5]
     cdef G grad
-    cdef P mean
+    cdef P mean, point
     for i in range(n):
         grad = times(g_scale, g[i])
         ratio = between(grad / larger(root(v[i]), <P>eps), -limit, limit)
         mean = <P>(m[i] + times(rate1, ratio - m[i]))
-        p[i] = times(p_decay, p[i]) - times(lr, mean)
+        point = times(own_decay, times(p_decay, p[i]))
+        p[i] = point - times(lr, mean)
         m[i] = kept(mean, flush)
         v[i] = kept(<P>(v[i] + times(rate2, grad * grad - v[i])), flush)
 
@@ -471,8 +473,8 @@ cdef void schedulefreeadamw_scalars(
     const double *options, double t, double *numbers, double *scalars
 ) noexcept nogil:
     cdef double lr = options[0], beta1 = options[1], beta2 = options[2]
-    cdef double weight_decay = options[3], warmup_steps = options[4]
-    cdef double r = options[5], weight_lr_power = options[6], eps = options[7]
+    cdef double warmup_steps = options[3], r = options[4], weight_lr_power = options[5]
+    cdef double eps = options[6], weight_decay = options[7]
     cdef double lr_t = lr * (t / warmup_steps) if t < warmup_steps else lr
     cdef double lr_max = lr_t if lr_t > numbers[1] else numbers[1]
     cdef double weight = pow(t, r) * pow(lr_max, weight_lr_power)

@@ -14,11 +14,13 @@ _Result = TypeVar("_Result")
 class Locked:
     """What one thread uses at a time: the base of every optimizer."""
 
-    __slots__ = ("_lock", "_owner", "_process")
+    __slots__ = ("_last", "_lock", "_owner", "_process", "_updates")
 
     _lock: threading.Lock
     _owner: tuple[int, bool] | None  # the thread, and whether it writes
     _process: int
+    _last: Any
+    _updates: int  # done, where no attribute of the optimizer counts them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -27,6 +29,7 @@ class Locked:
         self._lock = threading.Lock()
         self._owner = None
         self._process = os.getpid()
+        self._last, self._updates = None, 0
         return self
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
@@ -75,7 +78,7 @@ class Rollback:
         """Note a function and its arguments that would undo what is done next."""
         self._undo.append((function, args))
 
-    def finish(self, function: Callable[..., None], *args: Any) -> None:
+    def finish(self, function: Callable[..., object], *args: Any) -> None:
         """Call what does the rest: whole, or it raises and nothing of it was done."""
         function(*args)
         self._undo.clear()

@@ -24,6 +24,7 @@ from zdlfast.reference.adopt import ADOPT
 from zdlfast.reference.amsbound import AMSBound
 from zdlfast.reference.amsgrad import AMSGrad
 from zdlfast.reference.lion import Lion
+from zdlfast.reference.ema import EMA
 from zdlfast.reference.momentum import Momentum
 from zdlfast.reference.nadam import NAdam
 from zdlfast.reference.nesterov import Nesterov
@@ -33,7 +34,7 @@ from zdlfast.reference.rmsprop import RMSprop
 from zdlfast.reference.schedulefree_adamw import ScheduleFreeAdamW
 from zdlfast.reference.sgd import SGD
 
-# The book's, then others: as in the table of rules.
+# The rules: the book's, then others, as in the table of rules. And what goes with them.
 __all__ = [  # noqa: RUF022
     "SGD",
     "Momentum",
@@ -54,6 +55,7 @@ __all__ = [  # noqa: RUF022
     "Lion",
     "ADOPT",
     "ScheduleFreeAdamW",
+    "EMA",
 ]
 
 # Pickles name the package, in which the pages are.

@@ -1,11 +1,12 @@
 """AdaBelief in plain NumPy."""
 
 from math import sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 
 
 class AdaBelief(Optimizer, rule="AdaBelief"):
@@ -27,8 +28,8 @@ class AdaBelief(Optimizer, rule="AdaBelief"):
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-16
         Keeps the division finite where gradients do not vary. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -67,8 +68,9 @@ class AdaBelief(Optimizer, rule="AdaBelief"):
         beta2: float = 0.999,
         *,
         eps: float = 1e-16,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -76,7 +78,6 @@ class AdaBelief(Optimizer, rule="AdaBelief"):
         self.iter = 0
         self.m: State = None
         self.s: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         t, beta1, beta2 = self.iter + 1, self.beta1, self.beta2

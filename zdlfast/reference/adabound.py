@@ -1,11 +1,12 @@
 """AdaBound in plain NumPy."""
 
 from math import inf, sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 
 
 class AdaBound(Optimizer, rule="AdaBound"):
@@ -35,8 +36,8 @@ class AdaBound(Optimizer, rule="AdaBound"):
         How fast the bounds close in, in [0, 1). Keyword only.
     eps : float, default 1e-8
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -78,8 +79,9 @@ class AdaBound(Optimizer, rule="AdaBound"):
         final_lr: float = 0.1,
         gamma: float = 0.001,
         eps: float = 1e-8,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -87,17 +89,17 @@ class AdaBound(Optimizer, rule="AdaBound"):
         self.gamma = gamma
         self.eps = eps
         self.iter = 0
-        self.base_lr = self.lr
+        # The highest one of a schedule, if that tells it; else its first one above zero.
+        self.base_lr = self.lr if isinstance(self.lr, float) else getattr(self.lr, "lr", 0.0)
         self.m: State = None
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _next_numbers(self) -> tuple[float, ...]:
-        return (self.base_lr or self.lr,)
+        return (self.base_lr or self._lr_now(),)
 
     def _scalars(self) -> tuple[float, ...]:
         t, beta1, beta2 = self.iter + 1, self.beta1, self.beta2
-        (base_lr,) = self._next_numbers()
+        base_lr = self.base_lr or self.lr
         final = self.final_lr * self.lr / base_lr if base_lr else 0.0
         lower = final * (1.0 - 1.0 / (self.gamma * t + 1.0))
         upper = final * (1.0 + 1.0 / (self.gamma * t)) if self.gamma else inf

@@ -1,10 +1,11 @@
 """AdaDelta in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 
 
 class AdaDelta(Optimizer, rule="AdaDelta"):
@@ -26,8 +27,8 @@ class AdaDelta(Optimizer, rule="AdaDelta"):
         The share of the two means that survives a step, in [0, 1).
     eps : float, default 1e-6
         Keeps the division finite, and sets how long the first steps are. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -60,14 +61,14 @@ class AdaDelta(Optimizer, rule="AdaDelta"):
         decay_rate: float = 0.9,
         *,
         eps: float = 1e-6,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.decay_rate = decay_rate
         self.eps = eps
         self.h: State = None
         self.d: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.decay_rate, 1 - self.decay_rate, self.lr, self.eps

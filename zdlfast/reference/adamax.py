@@ -1,10 +1,11 @@
 """Adamax in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 from zdlfast.reference._store import store
 
 
@@ -26,8 +27,8 @@ class Adamax(Optimizer, rule="Adamax"):
         The shares of the mean and of the maximum that survive a step, in [0, 1).
     eps : float, default 1e-8
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -65,8 +66,9 @@ class Adamax(Optimizer, rule="Adamax"):
         beta2: float = 0.999,
         *,
         eps: float = 1e-8,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -74,7 +76,6 @@ class Adamax(Optimizer, rule="Adamax"):
         self.iter = 0
         self.m: State = None
         self.u: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         lr_t = self.lr / (1.0 - self.beta1 ** (self.iter + 1))

@@ -1,9 +1,11 @@
 """AdamW in plain NumPy."""
 
 from math import sqrt
+from typing import Any, Unpack
 
-from zdlfast._optimizer import Nonfinite, State
+from zdlfast._options import Options
 from zdlfast.reference.adam import Adam
+from zdlfast.reference.amsgrad import AMSGrad
 
 
 class AdamW(Adam, rule="AdamW"):
@@ -25,8 +27,13 @@ class AdamW(Adam, rule="AdamW"):
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-8
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    amsgrad : bool, default False
+        Whether to divide by the largest ``v`` so far, as `AMSGrad` does. Cannot be changed after
+        the first update. Keyword only.
+    weight_decay, **options
+        Those that every rule takes: see `zdlfast.Optimizer`. Weight decay is 0.01 here, and
+        decoupled, if nothing else is said.
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -35,6 +42,8 @@ class AdamW(Adam, rule="AdamW"):
     m, v : dict, list or None
         Running means of the gradients and of their squares, without bias correction: 8 bytes for
         each float32 element. None before the first update.
+    v_max : dict, list or None
+        The largest ``v`` so far, if ``amsgrad`` asks for it: 4 bytes more.
 
     Notes
     -----
@@ -62,6 +71,10 @@ class AdamW(Adam, rule="AdamW"):
     array([0.45])
     """
 
+    weight_decay = 0.01
+    decoupled = True
+    amsgrad: bool = False
+
     def __init__(
         self,
         lr: float = 0.001,
@@ -69,19 +82,19 @@ class AdamW(Adam, rule="AdamW"):
         beta2: float = 0.999,
         *,
         eps: float = 1e-8,
-        nonfinite: Nonfinite = "propagate",
+        amsgrad: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.eps = eps
-        self.iter = 0
-        self.m: State = None
-        self.v: State = None
-        self.nonfinite = nonfinite
+        super().__init__(lr, beta1, beta2, eps=eps, **options)
+        self.amsgrad = amsgrad
 
     def _scalars(self) -> tuple[float, ...]:
         t = self.iter + 1
         beta1, beta2 = self.beta1, self.beta2
         root2 = sqrt(1.0 - beta2**t)
         return 1 - beta1, 1 - beta2, self.lr * root2 / (1.0 - beta1**t), self.eps * root2
+
+    @staticmethod
+    def _rule(p: Any, g: Any, m: Any, v: Any, *rest: Any) -> tuple[Any, ...]:
+        rule = Adam._rule if len(rest) == 4 else AMSGrad._rule
+        return rule(p, g, m, v, *rest)

@@ -1,11 +1,12 @@
 """ADOPT in plain NumPy."""
 
 from math import sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 from zdlfast.reference._store import store
 
 
@@ -31,8 +32,8 @@ class ADOPT(Optimizer, rule="ADOPT"):
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-6
         The smallest number that a gradient is divided by. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -76,8 +77,9 @@ class ADOPT(Optimizer, rule="ADOPT"):
         beta2: float = 0.9999,
         *,
         eps: float = 1e-6,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -85,21 +87,22 @@ class ADOPT(Optimizer, rule="ADOPT"):
         self.iter = 0
         self.m: State = None
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         limit = sqrt(sqrt(self.iter))  # 0.0 in the first update
-        return 1 - self.beta1, 1 - self.beta2, self.lr, self.eps, limit
+        decay = self.weight_decay if self.decoupled else 0.0
+        return 1 - self.beta1, 1 - self.beta2, self.lr, self.eps, limit, 1.0 - self.lr * decay
 
     @staticmethod
     def _rule(
         p: Any, g: Any, m: Any, v: Any,
-        rate1: float, rate2: float, lr: float, eps: float, limit: float,
+        rate1: float, rate2: float, lr: float, eps: float, limit: float, p_decay: float,
     ) -> tuple[Any, ...]:  # fmt: skip
         if limit == 0.0:
             return p, m, store(v, g**2)
         ratio = g / np.maximum(np.sqrt(v), eps)
         m += rate1 * (np.minimum(np.maximum(ratio, -limit), limit) - m)
+        p *= p_decay
         p -= lr * m
         v += rate2 * (g**2 - v)
         return p, m, v

@@ -1,10 +1,11 @@
 """AMSBound in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, State
+from zdlfast._optimizer import State
+from zdlfast._options import Options
 from zdlfast.reference._store import store
 from zdlfast.reference.adabound import AdaBound
 
@@ -37,8 +38,8 @@ class AMSBound(AdaBound, rule="AMSBound"):
         How fast the bounds close in, in [0, 1). Keyword only.
     eps : float, default 1e-8
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -80,11 +81,9 @@ class AMSBound(AdaBound, rule="AMSBound"):
         final_lr: float = 0.1,
         gamma: float = 0.001,
         eps: float = 1e-8,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            lr, beta1, beta2, final_lr=final_lr, gamma=gamma, eps=eps, nonfinite=nonfinite
-        )
+        super().__init__(lr, beta1, beta2, final_lr=final_lr, gamma=gamma, eps=eps, **options)
         self.v_max: State = None
 
     @staticmethod

@@ -1,10 +1,11 @@
 """AMSGrad in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, State
+from zdlfast._optimizer import State
+from zdlfast._options import Options
 from zdlfast.reference._store import store
 from zdlfast.reference.adam import Adam
 
@@ -29,8 +30,8 @@ class AMSGrad(Adam, rule="AMSGrad"):
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -71,9 +72,9 @@ class AMSGrad(Adam, rule="AMSGrad"):
         beta2: float = 0.999,
         *,
         eps: float = 1e-7,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(lr, beta1, beta2, eps=eps, nonfinite=nonfinite)
+        super().__init__(lr, beta1, beta2, eps=eps, **options)
         self.v_max: State = None
 
     @staticmethod

@@ -1,10 +1,11 @@
 """Lion in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 
 
 class Lion(Optimizer, rule="Lion"):
@@ -23,8 +24,10 @@ class Lion(Optimizer, rule="Lion"):
         The share of the mean in the step, in [0, 1).
     beta2 : float, default 0.99
         The share of the mean that survives the step, in [0, 1).
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    weight_decay, **options
+        Those that every rule takes: see `zdlfast.Optimizer`. Weight decay is decoupled here, if
+        ``decoupled=False`` does not say otherwise.
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -52,19 +55,20 @@ class Lion(Optimizer, rule="Lion"):
     (array([0.75, 1.  , 1.25]), array([ 0.03 ,  0.   , -0.001]))
     """
 
+    decoupled = True
+
     def __init__(
         self,
         lr: float = 0.0001,
         beta1: float = 0.9,
         beta2: float = 0.99,
-        *,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
         self.m: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.beta1, 1 - self.beta1, 1 - self.beta2, self.lr

@@ -1,8 +1,9 @@
 """Momentum in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._options import Options
+from zdlfast._optimizer import Optimizer, State
 
 
 class Momentum(Optimizer, rule="Momentum"):
@@ -19,8 +20,8 @@ class Momentum(Optimizer, rule="Momentum"):
         Learning rate, finite and not negative. May be assigned between updates.
     momentum : float, default 0.9
         The share of the velocity that survives a step, in [0, 1).
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -52,12 +53,12 @@ class Momentum(Optimizer, rule="Momentum"):
     """
 
     def __init__(
-        self, lr: float = 0.01, momentum: float = 0.9, *, nonfinite: Nonfinite = "propagate"
+        self, lr: float = 0.01, momentum: float = 0.9, **options: Unpack[Options]
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.momentum = momentum
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.momentum, self.lr

@@ -1,11 +1,12 @@
 """NAdam in plain NumPy."""
 
 from math import sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 
 
 class NAdam(Optimizer, rule="NAdam"):
@@ -32,8 +33,8 @@ class NAdam(Optimizer, rule="NAdam"):
         How fast the momentum goes from half of ``beta1`` to all of it. Keyword only.
     eps : float, default 1e-8
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -72,8 +73,9 @@ class NAdam(Optimizer, rule="NAdam"):
         *,
         momentum_decay: float = 0.004,
         eps: float = 1e-8,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -83,7 +85,6 @@ class NAdam(Optimizer, rule="NAdam"):
         self.mu_product = 1.0
         self.m: State = None
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _momentum(self, t: int) -> float:
         return self.beta1 * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay))

@@ -1,11 +1,12 @@
 """RAdam in plain NumPy."""
 
 from math import sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options
 
 
 class RAdam(Optimizer, rule="RAdam"):
@@ -34,8 +35,8 @@ class RAdam(Optimizer, rule="RAdam"):
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-8
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -75,8 +76,9 @@ class RAdam(Optimizer, rule="RAdam"):
         beta2: float = 0.999,
         *,
         eps: float = 1e-8,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -84,7 +86,6 @@ class RAdam(Optimizer, rule="RAdam"):
         self.iter = 0
         self.m: State = None
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         t = self.iter + 1

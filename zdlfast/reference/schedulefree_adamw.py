@@ -1,13 +1,16 @@
 """Schedule-free AdamW in plain NumPy."""
 
+from dataclasses import replace
 from math import inf, sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from zdlfast import _entries
 from zdlfast import _validation as validation
-from zdlfast._optimizer import Nonfinite, Optimizer, Params, Rollback, State
+from zdlfast._groups import Group
+from zdlfast._optimizer import Optimizer, Params, Rollback, State
+from zdlfast._options import Options
 
 
 class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
@@ -37,8 +40,6 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
     beta1, beta2 : float, default 0.9 and 0.999
         The share of ``x`` in ``y``, and the share of the mean square that survives a step, in
         [0, 1).
-    weight_decay : float, default 0
-        How much of the parameters is added to the step. Keyword only.
     warmup_steps : float, default 0
         The number of updates in which the learning rate grows to ``lr``. Keyword only.
     r : float, default 0
@@ -47,8 +48,10 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         The power of the learning rate in the weight of a point. Keyword only.
     eps : float, default 1e-8
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    weight_decay, **options
+        Those that every rule takes: see `zdlfast.Optimizer`. Weight decay is decoupled here, if
+        ``decoupled=False`` does not say otherwise: it is added to the step, as above.
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -94,6 +97,7 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
     >>> optimizer.train(params)
     """
 
+    decoupled = True
     training: bool = True
 
     def __init__(
@@ -102,17 +106,16 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,
-        weight_decay: float = 0.0,
         warmup_steps: float = 0.0,
         r: float = 0.0,
         weight_lr_power: float = 2.0,
         eps: float = 1e-8,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
-        self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.r = r
         self.weight_lr_power = weight_lr_power
@@ -122,7 +125,6 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         self.lr_max = 0.0
         self.d: State = None
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def train(self, params: Params) -> None:
         """Put the point at which the network is trained into its parameters: ``y``.
@@ -151,34 +153,40 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
     def _move(self, params: Any, training: bool) -> None:
         if training == self.training:
             return
-        if self.beta1 == 0.0:
-            raise ValueError("with beta1=0.0 there is no point to evaluate at, expected > 0")
-        to_x = 1.0 - 1.0 / self.beta1
-        factor = -to_x if training else to_x
-        entries = []
-        for place, (key, value, *held) in enumerate(validation.with_state(self, params)):
-            # A parameter that was never updated may be read-only.
+        found, entries = validation.with_state(self, params), []
+        if self.overrides is not None:
+            self.overrides.resolve(key for key, *_ in found)
+        for place, (key, value, *held) in enumerate(found):
+            # What was never updated may be read-only.
             if held[0] is not None and np.any(held[0]):
+                to_x = self._to_x(key)
+                group = replace(_UNCHANGED, scalars=(-to_x if training else to_x,))
                 entries.append(_entries.make_entry(
-                    place, key, value, 0.0, tuple(held), self._slots, params
+                    place, key, value, 0.0, tuple(held), self._slots, params, group
                 ))  # fmt: skip
         with Rollback() as rollback:
-            _entries.run(_moved, (factor,), entries, params, rollback, copies=True)
+            _entries.run(_moved, entries, params, rollback, copies=True)
             rollback.finish(setattr, self, "training", training)
 
-    def _update(self, params: Any, grads: Any) -> bool | None:
-        self._check_training()
-        return super()._update(params, grads)
+    def _to_x(self, key: Any) -> float:
+        """What ``d`` is multiplied by to go from ``y`` to ``x``."""
+        beta1 = self.beta1
+        if self.overrides is not None:
+            options = self.overrides.groups[self.overrides.group_of[key]]
+            beta1 = options.get("beta1", beta1)
+        if beta1 == 0.0:
+            raise ValueError("with beta1=0.0 there is no point to evaluate at, expected > 0")
+        return 1.0 - 1.0 / beta1
 
-    def _check_training(self) -> None:
+    def _check_ready(self) -> None:
         if not self.training:
             raise RuntimeError(
                 "the parameters are those to evaluate with: call train(params) before an update"
             )
 
-    def _schedule(self) -> tuple[float, float, float, float]:
+    def _schedule(self, lr: float) -> tuple[float, float, float, float]:
         """The rate of the coming step, the weight of its point, and the numbers after it."""
-        t, lr_t = self.iter + 1, self.lr
+        t, lr_t = self.iter + 1, lr
         if t < self.warmup_steps:
             lr_t = lr_t * (t / self.warmup_steps)
         lr_max = max(self.lr_max, lr_t)
@@ -186,15 +194,16 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         return lr_t, weight, self.weight_sum + weight, lr_max
 
     def _next_numbers(self) -> tuple[float, ...]:
-        return self._schedule()[2:]
+        return self._schedule(self._lr_now())[2:]
 
     def _scalars(self) -> tuple[float, ...]:
-        lr_t, weight, weight_sum, _ = self._schedule()
+        lr_t, weight, weight_sum, _ = self._schedule(self.lr)
         c = weight / weight_sum if weight_sum else 0.0
         beta1, root2 = self.beta1, sqrt(1.0 - self.beta2 ** (self.iter + 1))
         lr_y = lr_t * (1.0 - beta1 * (1.0 - c))
+        decay = self.weight_decay if self.decoupled else 0.0
         return (
-            1 - self.beta2, root2, self.eps * root2, self.weight_decay, c, lr_y, 1 - c,
+            1 - self.beta2, root2, self.eps * root2, decay, c, lr_y, 1 - c,
             beta1 * lr_t,
         )  # fmt: skip
 
@@ -211,6 +220,12 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         d -= lr_d * step
         d *= rest
         return p, d, v
+
+
+# A group of options that do nothing.
+_UNCHANGED = Group(
+    scalars=(), g_scale=1.0, clip_value=None, decay=0.0, p_decay=1.0, flush=False, frozen=False
+)
 
 
 def _power(x: float, y: float) -> float:
