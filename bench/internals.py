@@ -28,7 +28,7 @@ def stream(slots: int) -> Optimizer:
             for name in names:
                 setattr(self, name, None)
 
-        def _entries(self, *entries: Any) -> Any:
+        def _update_rest(self, *args: Any) -> Any:
             raise RuntimeError("the kernels do not take these arrays")
 
     return Stream()

@@ -225,5 +225,5 @@ def test_usual_arrays_are_plain_to_the_checks(rule, dtype):
         (np.ones(3, dtype),) * len(rule.slots),
     )
     for state in ((None,) * len(rule.slots), held):
-        assert make_entry(0, "W", param, grad, state, rule.slots, {}).plain
-    assert not make_entry(0, "W", param, np.ones(3, int), held, rule.slots, {}).plain
+        assert make_entry(0, "W", param, grad, state, rule.slots, {}, None).plain
+    assert not make_entry(0, "W", param, np.ones(3, int), held, rule.slots, {}, None).plain

@@ -111,7 +111,7 @@ cdef extern from "Python.h":
     bint PyDict_Next(PyObject *mapping, Py_ssize_t *at, PyObject **key, PyObject **value)
     int PyUnicode_Compare(PyObject *a, PyObject *b)
     dict PyObject_GenericGetDict(object instance, void *context)
-    object PyObject_Call(object function, tuple args, void *keywords)
+    int PyObject_SetItem(object container, object key, object value) except -1
     PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
     PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyList_Size(PyObject *items) except -1

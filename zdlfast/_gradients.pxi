@@ -1,8 +1,9 @@
 # What is asked of all gradients before an update: their norm, and whether they are finite.
 # Included by _engine.pyx. zdlfast/_gradients.py is the same for NumPy.
 #
-# Squares are added up in an order that no layout, width of instruction or thread changes: a chunk
-# of SUMMED elements in LANES lanes, in the order of C; then chunk by chunk, in that of the entries.
+# Squares are added up in an order that no layout, width of instruction or thread changes: a
+# chunk of SUMMED elements in LANES lanes, in the order of C; then chunk by chunk, in that of the
+# entries.
 
 cdef enum:
     SUMS_AT_ONCE = 16       # chunks that a thread takes
@@ -20,14 +21,11 @@ cdef struct SumJob:
 
 
 cdef int read_gradients(
-    Entry *entries, Py_ssize_t count, bint by_numpy, Reading *reading
+    Entry *entries, Py_ssize_t count, bint with_norm, Reading *reading
 ) except -1:
     """Read the gradients of all entries that are updated; nothing is changed.
 
-    Parameters
-    ----------
-    by_numpy : bool
-        Whether there are odd entries, whose gradients Python reads.
+    Those of odd entries are read in Python. Their squares are only added up `with_norm`.
     """
     cdef SumJob job
     cdef Py_ssize_t k, chunks
@@ -51,7 +49,7 @@ cdef int read_gradients(
         if job.sums == NULL:
             raise MemoryError(f"no memory to read {count} gradients")
         sum_all(&job, entries)
-        add_up(&job, reading, by_numpy)
+        add_up(&job, reading, with_norm)
     finally:
         for k in range(count):
             free(job.strides[k])
@@ -127,7 +125,7 @@ cdef void sum_chunks(const SumJob *job, Py_ssize_t first, Py_ssize_t last) noexc
         first += 1
 
 
-cdef int add_up(const SumJob *job, Reading *reading, bint by_numpy) except -1:
+cdef int add_up(const SumJob *job, Reading *reading, bint with_norm) except -1:
     cdef const Entry *entry
     cdef double total = 0.0, sums
     cdef Py_ssize_t k, i
@@ -140,9 +138,9 @@ cdef int add_up(const SumJob *job, Reading *reading, bint by_numpy) except -1:
             sums += job.sums[i]
         if reading.nonfinite < 0 and not isfinite(sums) and has_nonfinite(job, k):
             reading.nonfinite = k
-        if by_numpy and entry.road == ODD:
-            key = <object>entry.key if entry.key != NULL else k
-            total = add_squares(total, key, <object>entry.values[1])
+        if entry.road == ODD:
+            if with_norm:
+                total = add_squares(total, key_of(entry, k), <object>entry.values[1])
             if reading.nonfinite < 0 and not is_finite(<object>entry.values[1]):
                 reading.nonfinite = k
     reading.norm = sqrt(total)

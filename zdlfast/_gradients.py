@@ -1,4 +1,4 @@
-"""What is asked of all gradients together before an update: their norm, and whether they are finite."""
+"""What is asked of all gradients before an update: their norm, and whether they are finite."""
 
 import math
 from collections.abc import Iterable
@@ -36,7 +36,8 @@ class Reading:
 
 def read(optimizer: "Optimizer", gradients: Iterable[tuple[Any, Any]]) -> Reading:
     """Read all gradients, as far as the options ask for it."""
-    total, nonfinite = 0.0, []
+    total = 0.0
+    nonfinite: list[Any] = []
     for key, grad in gradients:
         if optimizer.clip_norm is not None:
             total = add_squares(total, key, grad)

@@ -90,7 +90,8 @@ cdef class Groups:
         limit = optimizer.clip_norm
         self.own_decay = optimizer._own_decay
         self.clip_norm = INFINITY if limit is None else limit
-        self.nonfinite = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}[optimizer.nonfinite]
+        kinds = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}
+        self.nonfinite = kinds[optimizer.nonfinite]
         self.known = True
         return 0
 

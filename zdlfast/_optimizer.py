@@ -5,9 +5,10 @@ told there. The second changes parameters, state and the step count, and what it
 back if it is interrupted or if NumPy raises after all: an update happens whole or not at all.
 """
 
+import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex, Unpack
 
@@ -19,7 +20,7 @@ from zdlfast import _validation as validation
 from zdlfast._groups import Step
 from zdlfast._options import CHECKS, OPTIONS, Nonfinite, Options
 from zdlfast._overrides import Overrides
-from zdlfast._rules import RULES
+from zdlfast._rules import RULES, UNBOUNDED
 
 if TYPE_CHECKING:
     from zdlfast._engine import Locked as Locked
@@ -39,10 +40,6 @@ Parameter = NDArray[Any] | float | np.floating[Any]
 Gradient = NDArray[Any] | float | np.number[Any] | None
 Params = Mapping[Any, Parameter] | list[NDArray[Any]] | list[float] | list[Parameter]
 Grads = Mapping[Any, Gradient] | Sequence[Gradient]
-
-#: What an option may be that changes during a training: a number, or a function that returns
-#: it for the number of updates done, such as those of `zdlfast.schedules`.
-Rate = float | Callable[[int], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +121,8 @@ class Optimizer(Locked):
     _own_decay: ClassVar[bool] = False
     _flags: ClassVar[dict[str, tuple[str, ...]]] = {}
 
+    lr: Any  # a Rate
+
     # What a rule does not set otherwise. All are live, as every attribute here.
     weight_decay: float = 0.0
     decoupled: bool = False
@@ -177,20 +176,25 @@ class Optimizer(Locked):
             self._options_changed()
 
     def _set_flag(self, name: str, value: bool) -> None:
+        self._check_flag(name, value)
         added = self._flags[name]
-        slots = tuple(slot for slot in self._slots if slot not in added)
-        if value:
-            slots += added
-        if slots != self._slots:
-            if any(vars(self).get(slot) is not None for slot in self._slots):
-                raise ValueError(
-                    f"{name} cannot be changed after the first update, which has made the state"
-                )
-            object.__setattr__(self, "_slots", slots)
+        if added:
+            attributes = vars(self)
+            attributes["_slots"] = tuple(slot for slot in self._slots if slot not in added)
+            if value:
+                attributes["_slots"] += added
             for slot in added:
-                object.__setattr__(self, slot, None)
+                attributes.setdefault(slot, None)
         object.__setattr__(self, name, value)
         self._flag_changed()
+
+    def _check_flag(self, name: str, value: bool) -> None:
+        """Raise if there is state already, which would have other slots with this value."""
+        has_state = any(vars(self).get(slot) is not None for slot in self._slots)
+        if has_state and self._flags[name] and value != getattr(self, name):
+            raise ValueError(
+                f"{name} cannot become {value}: there is state, which was made without regard to it"
+            )
 
     if not TYPE_CHECKING:  # for a type checker every attribute would be there
 
@@ -256,7 +260,7 @@ class Optimizer(Locked):
                 )
             elif isinstance(params, list):
                 # Its state keeps the place of those behind it.
-                frozen[place] = [_entries.zeros_like(value) if h is None else h for h in held]
+                frozen[place] = [_entries.frozen_state(value) if h is None else h for h in held]
         reading = _gradients.read(self, ((entry.key, entry.grad) for entry in entries))
         if self._refuses(reading, step.lr):
             return False
@@ -295,8 +299,15 @@ class Optimizer(Locked):
             stored.append((self._slots[i], container))
         stored += zip(self._numbers, self._next_numbers(), strict=True)
         stored += [(self._counter or "_updates", self.updates + 1), ("_last", done)]
-        for name, value in stored:
-            object.__setattr__(self, name, value)
+        before = [(name, getattr(self, name)) for name, _ in stored]
+        try:
+            for name, value in stored:
+                object.__setattr__(self, name, value)
+        except BaseException:  # of a property in a class of the user's own
+            for name, value in before:
+                with contextlib.suppress(Exception):
+                    object.__setattr__(self, name, value)
+            raise
 
     def _refuses(self, reading: _gradients.Reading, lr: float) -> bool:
         """Whether the update is to be skipped because of a gradient that is not finite."""
@@ -316,11 +327,12 @@ class Optimizer(Locked):
         if not callable(lr):
             return lr
         done = self.updates
-        return validation.option(f"lr({done})", lr(done), validation.UNBOUNDED)
+        return validation.option(f"lr({done})", lr(done), UNBOUNDED)
 
     @property
     def last(self) -> LastUpdate | None:
-        return self._last
+        last: LastUpdate | None = self._last
+        return last
 
     @property
     def updates(self) -> int:

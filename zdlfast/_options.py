@@ -4,9 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from zdlfast import _validation as validation
+from zdlfast._rules import UNBOUNDED
 
 if TYPE_CHECKING:
     from zdlfast._overrides import Pattern
+
+#: What may change during a training: a number, or a function that returns it for the number of
+#: updates done, such as those of `zdlfast.schedules`.
+Rate = float | Callable[[int], float]
 
 #: What to do about gradients that hold NaN or infinity.
 Nonfinite = Literal["propagate", "raise", "skip"]
@@ -26,7 +31,7 @@ class Options(TypedDict, total=False):
 
 
 def _weight_decay(name: str, value: Any) -> float:
-    return validation.option(name, value, validation.UNBOUNDED)
+    return validation.option(name, value, UNBOUNDED)
 
 
 def _nonfinite(name: str, value: Any) -> str:

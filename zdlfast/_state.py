@@ -73,6 +73,8 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
         setattr(checked, option, getattr(type(optimizer), option))
     for option, value in content["options"].items():
         setattr(checked, option, unpacked(option, value, getattr(optimizer, option)))
+    for flag in optimizer._flags:
+        optimizer._check_flag(flag, getattr(checked, flag))
     setattr(checked, counter, content[counter])
     for attribute in numbers:
         setattr(checked, attribute, _number(attribute, content[attribute]))

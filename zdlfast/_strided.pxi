@@ -40,7 +40,11 @@ cdef Strides *make_strides(PyArrayObject **arrays, int count, bint as_it_lies) e
     for axis in range(ndim):
         stride = PyArray_STRIDE(param, axis)
         other = axis
-        while as_it_lies and other > 0 and llabs(PyArray_STRIDE(param, order[other - 1])) < llabs(stride):
+        while (
+            as_it_lies
+            and other > 0
+            and llabs(PyArray_STRIDE(param, order[other - 1])) < llabs(stride)
+        ):
             order[other] = order[other - 1]
             other -= 1
         order[other] = axis

@@ -144,15 +144,16 @@ cdef class OnKernels(Locked):
             return NotImplemented
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         for i in range(rule.slots):
-            found = containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
-            fresh = fresh or found == Py_None
+            containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
         for i in range(2 + rule.slots):
-            if i > 1 and fresh:
-                containers[i] = NULL
+            if i > 1 and containers[i] == Py_None:
+                fresh = True
             elif containers[i] == NULL or not (
                 is_dict(containers[i]) if by_key else is_list(containers[i])
             ):
                 return NotImplemented
+        for i in range(2, 2 + rule.slots if fresh else 2):
+            containers[i] = NULL
         size = len(params)
         if size > FEW:
             entries = <Entry *>malloc(size * sizeof(Entry))
@@ -168,7 +169,7 @@ cdef class OnKernels(Locked):
             if gathered == IRREGULAR:
                 return NotImplemented
             if gathered == ALL_USUAL and not fresh and not self.loaded:
-                if self.groups.asks() and self.refuses(entries, ready, False):
+                if self.groups.asks() and self.refuses(entries, ready):
                     return False
                 run(entries, ready, rule.loop)
                 # Past the checks of __setattr__, which cost more than a small update.
@@ -184,8 +185,10 @@ cdef class OnKernels(Locked):
                 Py_XINCREF(containers[i])
             try:
                 batch = Batch.__new__(Batch)
-                batch.adopt(self, by_key, containers, entries, ready, numbers, step)
-                ready = 0       # these are the batch's now
+                batch.adopt(
+                    self, by_key, containers, entries, ready, entries != few, numbers, step
+                )
+                ready, entries = 0, few         # these are the batch's now
             finally:
                 for i in range(2, 2 + rule.slots):
                     Py_XDECREF(containers[i])
@@ -248,11 +251,12 @@ cdef class OnKernels(Locked):
         self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
         return 0
 
-    cdef bint refuses(self, Entry *entries, Py_ssize_t count, bint by_numpy) except -1:
+    cdef bint refuses(self, Entry *entries, Py_ssize_t count) except -1:
         """Read all gradients; scale them by their norm, or skip the update, or raise."""
         cdef Reading reading
-        read_gradients(entries, count, by_numpy, &reading)
-        self.coming.norm, self.coming.has_norm = reading.norm, self.groups.clip_norm != INFINITY
+        self.coming.has_norm = self.groups.clip_norm != INFINITY
+        read_gradients(entries, count, self.coming.has_norm, &reading)
+        self.coming.norm = reading.norm
         if self.coming.has_norm:
             # As in book 2, common/util.py.
             self.coming.rate = self.groups.clip_norm / (reading.norm + 1e-6)
@@ -276,10 +280,6 @@ cdef class OnKernels(Locked):
     cdef void was_applied(self) noexcept:
         self.done = self.coming
         self._updates += 1
-
-
-cdef inline object key_of(const Entry *entry, Py_ssize_t place):
-    return <object>entry.key if entry.key != NULL else place
 
 
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
@@ -323,9 +323,7 @@ cdef int gather_lists(
         if not add_entry(entry, count, groups, ready[0]):
             return IRREGULAR
         # In a list, a frozen entry has state too.
-        usual = usual and (entry.road == USUAL or (
-            entry.road == FROZEN and entry.values[count - 1] != NULL
-        ))
+        usual = usual and (entry.road == USUAL or (entry.road == FROZEN and has_state(entry)))
         ready[0] += 1
     return ALL_USUAL if usual else NOT_ALL_USUAL
 
@@ -381,7 +379,7 @@ cdef inline bint add_entry(
 
 
 cdef inline bint is_usual(PyObject *key) noexcept:
-    """Whether to look up a key runs no Python code, which could change anything."""
+    """Whether a key can be looked up without running Python code, which could change anything."""
     return is_str(key) or is_int(key)
 
 
@@ -553,10 +551,10 @@ cdef class Batch:
         self.make_state()
 
     cdef int adopt(
-        self, OnKernels optimizer, bint by_key, PyObject **containers, const Entry *entries,
-        Py_ssize_t size, const double *numbers, object step,
+        self, OnKernels optimizer, bint by_key, PyObject **containers, Entry *entries,
+        Py_ssize_t size, bint allocated, const double *numbers, object step,
     ) except -1:
-        """Take over entries that were gathered, and the references that they hold."""
+        """Take over entries that were gathered, the references that they hold and their memory."""
         cdef int i
         self.optimizer, self.by_key, self.step = optimizer, by_key, step
         self.count = 2 + table[optimizer.kernel.row].slots
@@ -567,8 +565,11 @@ cdef class Batch:
                 container = <object>containers[i]
             self.containers.append(container)
         memcpy(self.numbers, numbers, sizeof(self.numbers))
-        self.make_room(size)
-        memcpy(self.entries, entries, size * sizeof(Entry))
+        if allocated:
+            self.entries = entries
+        else:
+            self.make_room(size)
+            memcpy(self.entries, entries, size * sizeof(Entry))
         self.size = size
         return 0
 
@@ -586,17 +587,19 @@ cdef class Batch:
     cdef int make_state(self) except -1:
         """Make the state that entries for kernels lack; put loaded state beside its parameter."""
         cdef Entry *entry
-        cdef Py_ssize_t k, bytes = 0, used = 0
+        cdef Py_ssize_t k, fresh = 0, bytes = 0, used = 0
         cdef PyObject *room = NULL
         cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
-        check_again(self.entries, self.size)
         for k in range(self.size):
-            if self.entries[k].road == FRESH:
-                bytes += (self.count - 2) * small_bytes(&self.entries[k])
+            entry = &self.entries[k]
+            if entry.road == FRESH:
+                check_again(entry, 1)
+                bytes += (self.count - 2) * small_bytes(entry)
+                fresh += 1
         if bytes > 0:
             room = new_room(bytes)
         try:
-            for k in range(self.size):
+            for k in range(self.size if fresh or move else 0):
                 entry = &self.entries[k]
                 if entry.road == FRESH:
                     self.make_fresh(entry, room, &used)
@@ -605,8 +608,8 @@ cdef class Batch:
         finally:
             Py_XDECREF(room)
         # These last: they run Python code, which may resize arrays.
-        for k in range(self.size):
-            if self.entries[k].road == FROZEN and not self.by_key:
+        for k in range(0 if self.by_key else self.size):
+            if self.entries[k].road == FROZEN:
                 self.make_frozen(&self.entries[k])
         return 0
 
@@ -627,12 +630,12 @@ cdef class Batch:
 
     cdef int make_frozen(self, Entry *entry) except -1:
         """In a list a frozen entry has state too, to keep the place of those behind it."""
-        from zdlfast._entries import zeros_like
+        from zdlfast._entries import frozen_state
 
         cdef int i
         for i in range(2, self.count):
             if entry.values[i] == NULL:
-                zeros = zeros_like(<object>entry.values[0])
+                zeros = frozen_state(<object>entry.values[0])
                 Py_INCREF(<PyObject *>zeros)
                 entry.values[i] = <PyObject *>zeros
                 entry.made = True
@@ -645,6 +648,7 @@ cdef class Batch:
         cdef int i
         if bytes < ALIGN_FROM or entry.strides != NULL:
             return 0
+        check_again(entry, 1)
         for i in range(2, self.count):
             if not lies_beside(<PyArrayObject *>entry.values[i], param):
                 moved = zeros_beside(entry)
@@ -666,7 +670,7 @@ cdef class Batch:
         """Read all gradients, if the options ask for it; whether the update is to be skipped."""
         if not self.optimizer.groups.asks():
             return False
-        return self.optimizer.refuses(self.entries, self.size, True)
+        return self.optimizer.refuses(self.entries, self.size)
 
     def lr(self):
         """The learning rate of this update, where nothing is overridden; None without one."""
@@ -718,39 +722,60 @@ cdef class Batch:
             before and ``state`` now.
         """
         cdef Kernel kernel = self.optimizer.kernel
-        cdef list containers = []
+        cdef list before = [], after = []
         cdef int i
+        for done in odd:
+            self.take_state(done.place, done.held, done.state)
         for i in range(self.count - 2):
-            containers.append(self.with_new_state(i, odd))
-        check_again(self.entries, self.size)
-        run(self.entries, self.size, table[kernel.row].loop)
-        for i in range(self.count - 2):
-            PyObject_GenericSetAttr(self.optimizer, kernel.slots[i], containers[i])
+            after.append((kernel.slots[i], self.with_new_state(i)))
         if kernel.counter is not None:
-            PyObject_GenericSetAttr(self.optimizer, kernel.counter, self.step)
+            after.append((kernel.counter, self.step))
         for i in range(table[kernel.row].numbers):
-            PyObject_GenericSetAttr(self.optimizer, kernel.numbers[i], self.numbers[i])
+            after.append((kernel.numbers[i], self.numbers[i]))
+        for name, _ in after:
+            before.append((name, getattr(self.optimizer, name)))
+        try:
+            # First: where a class of the user's own has properties of these names, they may raise.
+            for name, value in after:
+                PyObject_GenericSetAttr(self.optimizer, name, value)
+            check_again(self.entries, self.size)
+            run(self.entries, self.size, table[kernel.row].loop)
+        except BaseException:
+            for name, value in before:
+                try:
+                    PyObject_GenericSetAttr(self.optimizer, name, value)
+                except Exception:
+                    pass
+            raise
         self.optimizer.was_applied()
         self.optimizer.loaded = False
 
-    cdef object with_new_state(self, int i, list odd):
+    cdef int take_state(self, Py_ssize_t place, tuple held, tuple state) except -1:
+        """Put the new state of an odd entry in the place of the old one."""
+        cdef Entry *entry = &self.entries[place]
+        cdef int i
+        for i in range(self.count - 2):
+            if state[i] is not held[i]:
+                Py_XDECREF(entry.values[2 + i])     # not the last one: `held` has it too
+                entry.values[2 + i] = <PyObject *>state[i]
+                Py_INCREF(entry.values[2 + i])
+                entry.made = True
+        return 0
+
+    cdef object with_new_state(self, int i):
         """A slot's container: another one if it has not got all arrays already."""
         cdef Entry *entry
-        cdef dict by_numpy = {}
         cdef Py_ssize_t k
         cdef bint new = False
         container = self.containers[i]
-        for done in odd:
-            if done.state[i] is not done.held[i]:
-                by_numpy[done.place] = done.state[i]
         for k in range(self.size):
             entry = &self.entries[k]
-            if not entry.made and (not by_numpy or k not in by_numpy):
+            if not entry.made:
                 continue
             if not new:
                 new = True
                 container = self.new_container(container)
-            value = by_numpy[k] if k in by_numpy else <object>entry.values[2 + i]
+            value = <object>entry.values[2 + i]
             if self.by_key:
                 container[<object>entry.key] = value
             elif k < len(container):

@@ -140,6 +140,10 @@ def whole_number(name: str, value: Any) -> int:
     """A count: a whole number from 0 on."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must fit into a float, got a larger number") from None
     if value < 0:
         raise ValueError(f"{name} must be >= 0, got {value!r}")
     return int(value)
@@ -236,8 +240,13 @@ def _state_of(container: Any, keys: list[Any]) -> list[Any]:
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array: NumPy's, or another one that its functions take."""
-    return isinstance(value, np.ndarray) or (
-        hasattr(type(value), "__array_ufunc__") and hasattr(value, "shape")
+    if isinstance(value, np.ndarray):
+        return True
+    # To look for what is not there takes long, so a number is told by its type.
+    return (
+        not isinstance(value, float)
+        and hasattr(type(value), "__array_ufunc__")
+        and hasattr(value, "shape")
     )
 
 
@@ -246,8 +255,8 @@ def is_plain(param: Any) -> bool:
     return type(param) is np.ndarray and param.dtype.kind == "f" and param.flags.writeable
 
 
-def is_like(array: Any, param: np.ndarray) -> bool:
-    return type(array) is np.ndarray and array.dtype is param.dtype and array.shape == param.shape
+def is_like(array: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> bool:
+    return type(array) is np.ndarray and array.dtype is dtype and array.shape == shape
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
@@ -267,8 +276,6 @@ _FLOAT = np.dtype(float)
 
 def param_and_grad(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
     """A parameter and its gradient, both as a rule takes them."""
-    if isinstance(value, float | int) and isinstance(grad, float | int):
-        return value, grad
     name, grad_name = f"params[{key!r}]", f"grads[{key!r}]"
     if isinstance(value, list):
         try:
@@ -300,9 +307,20 @@ def _usable(name: str, value: Any) -> Any:
         return value.view(np.ndarray) if type(value) is np.memmap else value
     if not isinstance(value, np.generic | complex | float | int):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
+    value = fitting(name, value)
     if dtype_of(value).kind not in "biufc":
         raise TypeError(f"{name} must be an array or a number, got {value!r}")
     return value
+
+
+def fitting(name: str, value: Any) -> Any:
+    """A number that NumPy can hold: whole ones of Python's have any size."""
+    if not isinstance(value, int) or -(2**63) <= value < 2**63:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise OverflowError(f"{name} is a whole number that is too large for a float") from None
 
 
 def check_state(name: str, held: Any, param: Any, grad: Any) -> None:

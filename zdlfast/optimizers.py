@@ -6,9 +6,10 @@ into C. Constructor, attributes, checks and documentation are inherited.
 
 from typing import Any, ClassVar
 
-from zdlfast import _entries, reference
 from zdlfast import _validation as validation
+from zdlfast import reference
 from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
+from zdlfast._entries import Entry, make_entry, run
 from zdlfast._groups import Step
 from zdlfast._optimizer import Optimizer
 from zdlfast._rules import RULES, Rule
@@ -91,27 +92,27 @@ class KernelOptimizer(OnKernels, Optimizer):
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
-        step = Step(self, [key for _, key, *_ in batch.odd()], batch.lr())
-        odd = self._entries(params, batch.odd(), step)
+        found = batch.odd()
+        if not found:
+            if batch.refused():
+                return False
+            batch.finish([])
+            return None
+        step = Step(self, [key for _, key, *_ in found], batch.lr())
+        odd = self._entries(params, found, step)
         if batch.refused():
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
-        if odd and batch.order_counts():
+        if batch.order_counts():
             odd = self._entries(params, batch.odd(True), step)
         step.scale(batch.clip_rate())
         with Rollback() as rollback:
-            if odd:
-                _entries.run(self._rule, odd, params, rollback, copies=True)
+            run(self._rule, odd, params, rollback, copies=True)
             rollback.finish(batch.finish, odd)
         return None
 
-    def _entries(self, params: Any, found: list[Any], step: Step) -> list[_entries.Entry]:
-        return [
-            _entries.make_entry(
-                place, key, value, grad, held, self._slots, params, step.group(key)
-            )
-            for place, key, value, grad, held in found
-        ]
+    def _entries(self, params: Any, found: list[Any], step: Step) -> list[Entry]:
+        return [make_entry(*entry, self._slots, params, step.group(entry[1])) for entry in found]
 
 
 class SGD(KernelOptimizer, reference.SGD, rule="SGD"):

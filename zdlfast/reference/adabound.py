@@ -6,7 +6,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 
 
 class AdaBound(Optimizer, rule="AdaBound"):
@@ -25,9 +25,9 @@ class AdaBound(Optimizer, rule="AdaBound"):
 
     Parameters
     ----------
-    lr : float, default 0.001
-        Learning rate at first, as of Adam, finite and not negative. May be assigned between
-        updates, and the bounds follow it in proportion.
+    lr : float or callable, default 0.001
+        Learning rate at first, as of Adam, finite and not negative, or a schedule of it: see
+        `zdlfast.schedules`. May be assigned between updates. The bounds follow it in proportion.
     beta1, beta2 : float, default 0.9 and 0.999
         The shares of the two means that survive a step, in [0, 1).
     final_lr : float, default 0.1
@@ -72,7 +72,7 @@ class AdaBound(Optimizer, rule="AdaBound"):
 
     def __init__(
         self,
-        lr: float = 0.001,
+        lr: Rate = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,

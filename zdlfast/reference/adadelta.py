@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 
 
 class AdaDelta(Optimizer, rule="AdaDelta"):
@@ -20,9 +20,9 @@ class AdaDelta(Optimizer, rule="AdaDelta"):
 
     Parameters
     ----------
-    lr : float, default 1.0
-        What the steps are multiplied by, finite and not negative. May be assigned between
-        updates.
+    lr : float or callable, default 1.0
+        What the steps are multiplied by, finite and not negative, or a schedule of it: see
+        `zdlfast.schedules`. May be assigned between updates.
     decay_rate : float, default 0.9
         The share of the two means that survives a step, in [0, 1).
     eps : float, default 1e-6
@@ -57,7 +57,7 @@ class AdaDelta(Optimizer, rule="AdaDelta"):
 
     def __init__(
         self,
-        lr: float = 1.0,
+        lr: Rate = 1.0,
         decay_rate: float = 0.9,
         *,
         eps: float = 1e-6,

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 
 
 class AdaGrad(Optimizer, rule="AdaGrad"):
@@ -18,8 +18,9 @@ class AdaGrad(Optimizer, rule="AdaGrad"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
     **options
@@ -45,7 +46,7 @@ class AdaGrad(Optimizer, rule="AdaGrad"):
     (array([0.5]), array([9.]))
     """
 
-    def __init__(self, lr: float = 0.01, *, eps: float = 1e-7, **options: Unpack[Options]) -> None:
+    def __init__(self, lr: Rate = 0.01, *, eps: float = 1e-7, **options: Unpack[Options]) -> None:
         super().__init__(**options)
         self.lr = lr
         self.eps = eps

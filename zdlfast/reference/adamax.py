@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 from zdlfast.reference._store import store
 
 
@@ -21,8 +21,9 @@ class Adamax(Optimizer, rule="Adamax"):
 
     Parameters
     ----------
-    lr : float, default 0.002
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.002
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1, beta2 : float, default 0.9 and 0.999
         The shares of the mean and of the maximum that survive a step, in [0, 1).
     eps : float, default 1e-8
@@ -61,7 +62,7 @@ class Adamax(Optimizer, rule="Adamax"):
 
     def __init__(
         self,
-        lr: float = 0.002,
+        lr: Rate = 0.002,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,

@@ -3,7 +3,7 @@
 from math import sqrt
 from typing import Any, Unpack
 
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 from zdlfast.reference.adam import Adam
 from zdlfast.reference.amsgrad import AMSGrad
 
@@ -21,8 +21,9 @@ class AdamW(Adam, rule="AdamW"):
 
     Parameters
     ----------
-    lr : float, default 0.001
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.001
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1, beta2 : float, default 0.9 and 0.999
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-8
@@ -77,7 +78,7 @@ class AdamW(Adam, rule="AdamW"):
 
     def __init__(
         self,
-        lr: float = 0.001,
+        lr: Rate = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,

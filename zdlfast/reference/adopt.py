@@ -6,7 +6,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 from zdlfast.reference._store import store
 
 
@@ -26,8 +26,9 @@ class ADOPT(Optimizer, rule="ADOPT"):
 
     Parameters
     ----------
-    lr : float, default 0.001
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.001
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1, beta2 : float, default 0.9 and 0.9999
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-6
@@ -72,7 +73,7 @@ class ADOPT(Optimizer, rule="ADOPT"):
 
     def __init__(
         self,
-        lr: float = 0.001,
+        lr: Rate = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.9999,
         *,

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 from zdlfast.reference._store import store
 from zdlfast.reference.adabound import AdaBound
 
@@ -27,9 +27,9 @@ class AMSBound(AdaBound, rule="AMSBound"):
 
     Parameters
     ----------
-    lr : float, default 0.001
-        Learning rate at first, as of Adam, finite and not negative. May be assigned between
-        updates, and the bounds follow it in proportion.
+    lr : float or callable, default 0.001
+        Learning rate at first, as of Adam, finite and not negative, or a schedule of it: see
+        `zdlfast.schedules`. May be assigned between updates. The bounds follow it in proportion.
     beta1, beta2 : float, default 0.9 and 0.999
         The shares of the two means that survive a step, in [0, 1).
     final_lr : float, default 0.1
@@ -74,7 +74,7 @@ class AMSBound(AdaBound, rule="AMSBound"):
 
     def __init__(
         self,
-        lr: float = 0.001,
+        lr: Rate = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 from zdlfast.reference._store import store
 from zdlfast.reference.adam import Adam
 
@@ -24,8 +24,9 @@ class AMSGrad(Adam, rule="AMSGrad"):
 
     Parameters
     ----------
-    lr : float, default 0.001
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.001
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1, beta2 : float, default 0.9 and 0.999
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-7
@@ -67,7 +68,7 @@ class AMSGrad(Adam, rule="AMSGrad"):
 
     def __init__(
         self,
-        lr: float = 0.001,
+        lr: Rate = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 
 
 class Lion(Optimizer, rule="Lion"):
@@ -18,8 +18,9 @@ class Lion(Optimizer, rule="Lion"):
 
     Parameters
     ----------
-    lr : float, default 0.0001
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.0001
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1 : float, default 0.9
         The share of the mean in the step, in [0, 1).
     beta2 : float, default 0.99
@@ -59,7 +60,7 @@ class Lion(Optimizer, rule="Lion"):
 
     def __init__(
         self,
-        lr: float = 0.0001,
+        lr: Rate = 0.0001,
         beta1: float = 0.9,
         beta2: float = 0.99,
         **options: Unpack[Options],

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 
 
 class NAdam(Optimizer, rule="NAdam"):
@@ -25,8 +25,9 @@ class NAdam(Optimizer, rule="NAdam"):
 
     Parameters
     ----------
-    lr : float, default 0.002
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.002
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1, beta2 : float, default 0.9 and 0.999
         The shares of the two means that survive a step, in [0, 1).
     momentum_decay : float, default 0.004
@@ -67,7 +68,7 @@ class NAdam(Optimizer, rule="NAdam"):
 
     def __init__(
         self,
-        lr: float = 0.002,
+        lr: Rate = 0.002,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,

@@ -3,7 +3,7 @@
 from typing import Any, Unpack
 
 from zdlfast._optimizer import Optimizer, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 
 
 class Nesterov(Optimizer, rule="Nesterov"):
@@ -17,8 +17,9 @@ class Nesterov(Optimizer, rule="Nesterov"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     momentum : float, default 0.9
         The share of the velocity that survives a step, in [0, 1).
     **options
@@ -50,9 +51,7 @@ class Nesterov(Optimizer, rule="Nesterov"):
     array([0.81])
     """
 
-    def __init__(
-        self, lr: float = 0.01, momentum: float = 0.9, **options: Unpack[Options]
-    ) -> None:
+    def __init__(self, lr: Rate = 0.01, momentum: float = 0.9, **options: Unpack[Options]) -> None:
         super().__init__(**options)
         self.lr = lr
         self.momentum = momentum

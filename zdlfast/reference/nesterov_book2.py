@@ -16,8 +16,9 @@ class NesterovBook2(Nesterov, rule="NesterovBook2"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     momentum : float, default 0.9
         The share of the velocity that survives a step, in [0, 1).
     nonfinite : {"propagate", "raise", "skip"}

@@ -4,8 +4,8 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._options import Options
 from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options, Rate
 
 
 class RMSprop(Optimizer, rule="RMSprop"):
@@ -18,8 +18,9 @@ class RMSprop(Optimizer, rule="RMSprop"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     decay_rate : float, default 0.99
         The share of the mean that survives a step, in [0, 1).
     eps : float, default 1e-7
@@ -49,7 +50,7 @@ class RMSprop(Optimizer, rule="RMSprop"):
 
     def __init__(
         self,
-        lr: float = 0.01,
+        lr: Rate = 0.01,
         decay_rate: float = 0.99,
         *,
         eps: float = 1e-7,

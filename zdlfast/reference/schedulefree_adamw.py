@@ -10,7 +10,7 @@ from zdlfast import _entries
 from zdlfast import _validation as validation
 from zdlfast._groups import Group
 from zdlfast._optimizer import Optimizer, Params, Rollback, State
-from zdlfast._options import Options
+from zdlfast._options import Options, Rate
 
 
 class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
@@ -35,8 +35,9 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
 
     Parameters
     ----------
-    lr : float, default 0.0025
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.0025
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1, beta2 : float, default 0.9 and 0.999
         The share of ``x`` in ``y``, and the share of the mean square that survives a step, in
         [0, 1).
@@ -102,7 +103,7 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
 
     def __init__(
         self,
-        lr: float = 0.0025,
+        lr: Rate = 0.0025,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,

@@ -2,8 +2,8 @@
 
 from typing import Any, Unpack
 
-from zdlfast._options import Options
 from zdlfast._optimizer import Optimizer
+from zdlfast._options import Options, Rate
 
 
 class SGD(Optimizer, rule="SGD"):
@@ -15,8 +15,9 @@ class SGD(Optimizer, rule="SGD"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     **options
         Those that every rule takes: see `zdlfast.Optimizer`.
 
@@ -33,7 +34,7 @@ class SGD(Optimizer, rule="SGD"):
     array([ 0., -3.])
     """
 
-    def __init__(self, lr: float = 0.01, **options: Unpack[Options]) -> None:
+    def __init__(self, lr: Rate = 0.01, **options: Unpack[Options]) -> None:
         super().__init__(**options)
         self.lr = lr
 
