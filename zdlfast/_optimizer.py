@@ -193,7 +193,7 @@ class Optimizer(Locked):
         has_state = any(vars(self).get(slot) is not None for slot in self._slots)
         if has_state and self._flags[name] and value != getattr(self, name):
             raise ValueError(
-                f"{name} cannot become {value}: there is state, which was made without regard to it"
+                f"{name} cannot become {value}: there is state, which was made with {not value}"
             )
 
     if not TYPE_CHECKING:  # for a type checker every attribute would be there
