@@ -93,6 +93,8 @@ class EMA(Locked):
     array([5.])
     """
 
+    __slots__ = ("_averaging", "_decay", "_swapped", "params")
+
     _kind: ClassVar[type[Averaging]] = Averaging
 
     params: dict[Any, Any] | list[Any]
@@ -163,7 +165,7 @@ class EMA(Locked):
             added = [key for key in params.keys() if key not in held]  # noqa: SIM118 - any mapping
             averages = {**held, **{key: _copy(key, params[key]) for key in added}}
         with Rollback() as rollback:
-            rollback.add(vars(self), "params", held)
+            rollback.add(_Attributes(self), "params", held)
             self.params = averages
             rollback.finish(self._averaging.update, averages, params)
 
@@ -282,7 +284,7 @@ class EMA(Locked):
         values = {"_averaging": averaging, "_decay": decay, "_swapped": swapped}
         with Rollback() as rollback:
             for name, value in values.items():
-                rollback.add(vars(self), name, getattr(self, name))
+                rollback.add(_Attributes(self), name, getattr(self, name))
                 setattr(self, name, value)
             rollback.finish(setattr, self, "params", averages)
 
@@ -319,6 +321,16 @@ class EMA(Locked):
 
 
 _STATE = ("iter", "swapped", "params")
+
+
+class _Attributes:
+    """An object's attributes as items, which a rollback puts back."""
+
+    def __init__(self, of: object) -> None:
+        self._of = of
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._of, name, value)
 
 
 def _keys(container: Any) -> list[Any]:
