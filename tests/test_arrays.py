@@ -180,7 +180,8 @@ def test_memmaps_are_written_to_their_files(rule, tmp_path, no_slow_path):
     params["W"][:] = 1.0
     held = params["W"]
     fast = rule.fast()
-    fast.update(params, {"W": np.full(50, 0.5)})
+    for _ in range(2):  # ADOPT only looks at first
+        fast.update(params, {"W": np.full(50, 0.5)})
     assert params["W"] is held
     held.flush()
     assert np.all(np.fromfile(path) < 1.0)

@@ -29,6 +29,7 @@ cdef class Groups:
     cdef dict place_of          # of a parameter's group, by key; None if there are no overrides
     cdef list schedules         # by group: its own learning rate, if that is a schedule
     cdef bint known             # whether all this is what the optimizer's attributes say
+    cdef bint own_decay         # whether the rule does decoupled weight decay itself
     cdef double clip_norm       # infinite for no limit
     cdef int nonfinite
 
@@ -87,6 +88,7 @@ cdef class Groups:
             array[k].clip_value = INFINITY if limit is None else limit
         self.place_of = None if overrides is None else overrides.group_of
         limit = optimizer.clip_norm
+        self.own_decay = optimizer._own_decay
         self.clip_norm = INFINITY if limit is None else limit
         kinds = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}
         self.nonfinite = kinds[optimizer.nonfinite]
@@ -104,8 +106,8 @@ cdef class Groups:
             if self.schedules[k] is not None:
                 self.array[k].own[lr] = optimizer._lr_now(self.schedules[k])
             memcpy(of_others, numbers, sizeof(of_others))
-            fill_group(&self.array[k], rule, options, lr, t, of_others)
-        fill_group(self.array, rule, options, lr, t, numbers)
+            fill_group(&self.array[k], rule, options, lr, self.own_decay, t, of_others)
+        fill_group(self.array, rule, options, lr, self.own_decay, t, numbers)
         return 0
 
     cdef void scale(self, double rate) noexcept:
@@ -137,19 +139,23 @@ cdef class Groups:
 
 
 cdef void fill_group(
-    Group *group, const Rule *rule, const double *options, int lr, double t, double *numbers
+    Group *group, const Rule *rule, const double *options, int lr, bint own_decay, double t,
+    double *numbers,
 ) noexcept nogil:
     cdef double[MAX_OPTIONS] own
     cdef double *scalars = group.scalars
-    cdef int i
-    for i in range(rule.options):
+    cdef int i, last = rule.options - 1
+    for i in range(rule.options - own_decay):
         own[i] = group.own[i] if group.given[i] else options[i]
+    if own_decay:
+        own[last] = group.weight_decay if group.decoupled else 0.0
     rule.scalars(own, t, numbers, scalars + FIRST_SCALAR)
     scalars[G_SCALE] = -1.0 if group.maximize else 1.0
     scalars[P_DECAY], scalars[FLUSH] = 1.0, <double>group.flush
     group.decay = group.weight_decay
     if group.decoupled and group.decay != 0.0:
-        scalars[P_DECAY] = 1.0 - own[lr] * group.decay
+        if not own_decay:
+            scalars[P_DECAY] = 1.0 - own[lr] * group.decay
         group.decay = 0.0
     group.staged = group.decay != 0.0 or group.clip_value != INFINITY
     if group.staged:

@@ -127,12 +127,13 @@ def _make_group(optimizer: "Optimizer", options: dict[str, Any], lr: Any) -> Gro
         lr = given.lr = optimizer._lr_now(given.lr)
     decay = given.weight_decay
     decoupled = given.decoupled and decay != 0.0
+    factor = decoupled and not optimizer._own_decay
     return Group(
         scalars=type(optimizer)._scalars(given),
         g_scale=-1.0 if given.maximize else 1.0,
         clip_value=given.clip_value,
         decay=0.0 if decoupled else decay,
-        p_decay=1.0 - lr * decay if decoupled else 1.0,
+        p_decay=1.0 - lr * decay if factor else 1.0,
         flush=given.flush_subnormals,
         frozen=options.get("frozen", False),
     )

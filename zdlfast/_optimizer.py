@@ -115,9 +115,11 @@ class Optimizer(Locked):
     """
 
     _options: ClassVar[dict[str, float]] = {}
-    _slots: ClassVar[tuple[str, ...]] = ()
+    _slots: tuple[str, ...] = ()
     _counter: ClassVar[str | None] = None
     _numbers: ClassVar[dict[str, tuple[str, ...]]] = {}
+    _own_decay: ClassVar[bool] = False
+    _flags: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     lr: Any  # a Rate
 
@@ -146,6 +148,7 @@ class Optimizer(Locked):
             row = RULES[rule]
             cls._options, cls._slots = row.options, row.slots
             cls._counter, cls._numbers = row.counter, row.numbers
+            cls._own_decay, cls._flags = row.own_decay, row.flags
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
         validation.check_keywords(type(self), keywords)
@@ -154,6 +157,9 @@ class Optimizer(Locked):
         # Here and not in properties: this way reading an option costs nothing extra.
         if name in self._options:
             value = validation.own_option(name, name, value, self._options[name])
+        elif name in self._flags:
+            self._set_flag(name, validation.flag(name, value))
+            return
         elif name == self._counter:
             value = validation.whole_number(name, value)
         elif name in CHECKS:
@@ -168,6 +174,29 @@ class Optimizer(Locked):
         object.__setattr__(self, name, value)
         if name in OPTIONS:
             self._options_changed()
+
+    def _set_flag(self, name: str, value: bool) -> None:
+        self._check_flag(name, value)
+        added = self._flags[name]
+        if added:
+            attributes = vars(self)
+            kept = tuple(slot for slot in self._slots if slot not in added)
+            attributes["_slots"] = kept + added if value else kept
+            for slot in added:
+                if value:
+                    attributes.setdefault(slot, None)
+                else:
+                    attributes.pop(slot, None)
+        object.__setattr__(self, name, value)
+        self._flag_changed()
+
+    def _check_flag(self, name: str, value: bool) -> None:
+        """Raise if there is state already, which would have other slots with this value."""
+        has_state = any(vars(self).get(slot) is not None for slot in self._slots)
+        if has_state and self._flags[name] and value != getattr(self, name):
+            raise ValueError(
+                f"{name} cannot become {value}: there is state, which was made with {not value}"
+            )
 
     if not TYPE_CHECKING:  # for a type checker every attribute would be there
 
@@ -221,6 +250,7 @@ class Optimizer(Locked):
         return self._locked(True, self._update, params, grads)
 
     def _update(self, params: Any, grads: Any) -> bool | None:
+        self._check_ready()
         containers, keys, values, gradients, state = validation.looked_up(self, params, grads)
         step = Step(self, keys)
         entries, frozen = [], {}
@@ -365,6 +395,12 @@ class Optimizer(Locked):
     def _was_loaded(self) -> None:
         """State has come from elsewhere."""
 
+    def _flag_changed(self) -> None:
+        """One of `_flags` was set."""
+
+    def _check_ready(self) -> None:
+        """Raise if the optimizer is not in a state in which it can be updated."""
+
     def _options_changed(self) -> None:
         """One that every rule takes was set."""
 
@@ -383,8 +419,11 @@ class Optimizer(Locked):
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             if name in self._options and parameter.default is not parameter.empty:
                 setattr(self, name, parameter.default)
-        for name, value in (attributes or {}).items():
-            if name in self._options or name in OPTIONS:
+        attributes = attributes or {}
+        # What says which slots there are comes before them.
+        flags = {name: attributes[name] for name in self._flags if name in attributes}
+        for name, value in (flags | attributes).items():
+            if name in self._options or name in OPTIONS or name in self._flags:
                 setattr(self, name, value)
             else:
                 vars(self)[name] = value
@@ -394,7 +433,7 @@ class Optimizer(Locked):
 
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]
-        for name in OPTIONS:
+        for name in (*self._flags, *OPTIONS):
             value = getattr(self, name)
             if value != getattr(type(self), name):
                 options.append(f"{name}={value!r}")

@@ -26,7 +26,7 @@ def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
         "class": type(optimizer).__name__,
         "options": {
             name: packed(name, getattr(optimizer, name))
-            for name in (*optimizer._options, *OPTIONS)
+            for name in (*optimizer._options, *optimizer._flags, *OPTIONS)
         },
     }
     for name in (_counter(optimizer), *optimizer._numbers):
@@ -62,18 +62,24 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
         content = {counter: 0, **content}
         options = ("nonfinite",)
     compare_keys("the state", content, ["format", "class", "options", counter, *numbers, "state"])
-    compare_keys("the dict of options", content["options"], [*optimizer._options, *options])
-    compare_keys("the dict of arrays", content["state"], optimizer._slots)
+    compare_keys(
+        "the dict of options",
+        content["options"],
+        [*optimizer._options, *optimizer._flags, *options],
+    )
     # A copy of the optimizer checks what is assigned to it.
     checked = type(optimizer).__new__(type(optimizer))
     for option in OPTIONS:
         setattr(checked, option, getattr(type(optimizer), option))
     for option, value in content["options"].items():
         setattr(checked, option, unpacked(option, value, getattr(optimizer, option)))
+    for flag in optimizer._flags:
+        optimizer._check_flag(flag, getattr(checked, flag))
     setattr(checked, counter, content[counter])
     for attribute in numbers:
         setattr(checked, attribute, _number(attribute, content[attribute]))
-    slots = {slot: _container(slot, content["state"][slot], copies) for slot in optimizer._slots}
+    compare_keys("the dict of arrays", content["state"], checked._slots)
+    slots = {slot: _container(slot, content["state"][slot], copies) for slot in checked._slots}
     _check_slots_agree(slots)
     for slot, container in slots.items():
         _check_same(slot, container, getattr(optimizer, slot, None))

@@ -19,6 +19,8 @@ cdef class Kernel:
         The optimizer's attribute that counts steps.
     numbers : tuple of str
         The optimizer's attributes that hold further state, as the rule takes it.
+    own_decay : bool
+        Whether the rule's last option is decoupled weight decay, which it does itself.
     """
 
     cdef int row
@@ -27,7 +29,8 @@ cdef class Kernel:
     cdef readonly str counter
 
     def __init__(
-        self, str rule, tuple options, tuple slots, str counter=None, tuple numbers=()
+        self, str rule, tuple options, tuple slots, str counter=None, tuple numbers=(),
+        bint own_decay=False,
     ):
         cdef bytes name = rule.encode()
         if table == NULL:
@@ -44,7 +47,7 @@ cdef class Kernel:
             raise ValueError(
                 f"rule {rule!r} has more options, slots or numbers than _kernels.pxd allows"
             )
-        if takes != (len(options), len(slots), len(numbers)):
+        if takes != (len(options) + own_decay, len(slots), len(numbers)):
             raise ValueError(
                 f"rule {rule!r} takes {takes} options, slots and numbers, got {options}, {slots} "
                 f"and {numbers}"
@@ -78,6 +81,10 @@ cdef class OnKernels(Locked):
     def __cinit__(self, *args, **kwargs):
         self.kernel = type(self)._kernel
         self.groups = Groups()
+
+    def _use(self, Kernel kernel):
+        """Take another variant of the rule."""
+        self.kernel, self.groups.known = kernel, False
 
     def _was_loaded(self):
         """Have the next update look where the state lies, and what the options are."""
@@ -130,6 +137,7 @@ cdef class OnKernels(Locked):
         cdef object step
         cdef int i, gathered
         if not self.groups.known:
+            self._check_ready()
             self.groups.learn(self, self.kernel.options, ())
         step = self.next_step(attributes, &at, numbers)
         if step is NotImplemented:
@@ -208,7 +216,7 @@ cdef class OnKernels(Locked):
         cdef object step = None
         cdef double t = 0.0
         cdef int i
-        for i in range(rule.options):
+        for i in range(rule.options - self.groups.own_decay):
             found = look_up(attributes, <str>self.kernel.options[i], at)
             if found == NULL:
                 return NotImplemented
@@ -517,7 +525,7 @@ cdef class Batch:
         self.count = 2 + rule.slots
         if not optimizer.groups.known or optimizer.groups.place_of is not None:
             optimizer.groups.learn(optimizer, kernel.options, keys)
-        for i in range(rule.options):
+        for i in range(rule.options - optimizer.groups.own_decay):
             options[i] = (
                 optimizer._lr_now() if i == kernel.lr else getattr(optimizer, kernel.options[i])
             )

@@ -171,6 +171,23 @@ def looked_up(
     return found, keys, values, gradients, [_state_of(container, keys) for container in found]
 
 
+def with_state(optimizer: "Optimizer", params: Any) -> list[tuple[Any, ...]]:
+    """Key, parameter and state of all that an optimizer has state of, and of what else there is.
+
+    Raises KeyError or IndexError if a parameter is missing.
+    """
+    containers = _containers(optimizer, params)
+    keys = list(range(len(params)) if isinstance(params, list) else params.keys())
+    for container in containers[:1]:
+        known = range(len(container)) if isinstance(container, list) else container or ()
+        for key in known:
+            if key not in keys:
+                kind = IndexError if isinstance(params, list) else KeyError
+                raise kind(f"params has no {key!r}, of which this optimizer has state")
+    state = [_state_of(container, keys) for container in containers]
+    return list(zip(keys, (params[key] for key in keys), *state, strict=True))
+
+
 def _containers(optimizer: "Optimizer", params: Any) -> list[Any]:
     """The state of an optimizer by slot, of a kind with `params`; None if there is none yet."""
     is_mapping = hasattr(params, "keys")

@@ -12,33 +12,74 @@ from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
 from zdlfast._entries import Entry, make_entry, run
 from zdlfast._groups import Step
 from zdlfast._optimizer import Optimizer
-from zdlfast._rules import RULES
+from zdlfast._rules import RULES, Rule
 
-# In the book's order.
-__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
+# The book's, then others: as in the table of rules.
+__all__ = [  # noqa: RUF022
+    "SGD",
+    "Momentum",
+    "Nesterov",
+    "AdaGrad",
+    "RMSprop",
+    "Adam",
+    "NesterovBook2",
+    "AdamW",
+    "AMSGrad",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "AdaDelta",
+    "AdaBound",
+    "AMSBound",
+    "AdaBelief",
+    "Lion",
+    "ADOPT",
+    "ScheduleFreeAdamW",
+]
+
+
+def _kernel(rule: Rule, flag: str = "") -> Kernel:
+    """The kernel of a rule, or of its variant with a flag."""
+    return Kernel(
+        f"{rule.loop}_{flag}" if flag else rule.loop,
+        tuple(rule.options),
+        rule.slots + rule.flags.get(flag, ()),
+        rule.counter,
+        tuple(rule.numbers),
+        rule.own_decay,
+    )
 
 
 class KernelOptimizer(OnKernels, Optimizer):
     """The base of the optimizers on kernels."""
 
     _kernel: ClassVar[Kernel]
+    _variants: ClassVar[dict[str, Kernel]]  # by the flag that asks for it
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(rule=rule, **kwargs)
         if rule is not None:
-            cls._kernel = Kernel(
-                RULES[rule].loop,
-                tuple(cls._options),
-                cls._slots,
-                cls._counter,
-                tuple(cls._numbers),
-            )
+            cls._kernel = _kernel(RULES[rule])
+            cls._variants = {
+                flag: _kernel(RULES[rule], flag) for flag, slots in cls._flags.items() if slots
+            }
             cls.__doc__ = RULES[rule].twin.__doc__
         elif not {"_rule", "_scalars"}.isdisjoint(vars(cls)):
             raise TypeError(
                 f"{cls.__name__} changes the rule of a compiled optimizer, which would not be "
                 f"noticed: inherit from zdlfast.reference"
             )
+
+    def _flag_changed(self) -> None:
+        self._use(next(
+            (kernel for flag, kernel in self._variants.items() if getattr(self, flag)),
+            self._kernel,
+        ))  # fmt: skip
+
+    def _was_loaded(self) -> None:
+        super()._was_loaded()
+        if self._flags:
+            self._flag_changed()
 
     def _update_rest(self, params: Any, grads: Any, batch: Batch) -> bool | None:
         """Do an update that kernels do not take all of.
@@ -97,4 +138,56 @@ class RMSprop(KernelOptimizer, reference.RMSprop, rule="RMSprop"):
 
 
 class Adam(KernelOptimizer, reference.Adam, rule="Adam"):
+    pass
+
+
+class NesterovBook2(KernelOptimizer, reference.NesterovBook2, rule="NesterovBook2"):
+    pass
+
+
+class AdamW(KernelOptimizer, reference.AdamW, rule="AdamW"):
+    pass
+
+
+class AMSGrad(KernelOptimizer, reference.AMSGrad, rule="AMSGrad"):
+    pass
+
+
+class NAdam(KernelOptimizer, reference.NAdam, rule="NAdam"):
+    pass
+
+
+class RAdam(KernelOptimizer, reference.RAdam, rule="RAdam"):
+    pass
+
+
+class Adamax(KernelOptimizer, reference.Adamax, rule="Adamax"):
+    pass
+
+
+class AdaDelta(KernelOptimizer, reference.AdaDelta, rule="AdaDelta"):
+    pass
+
+
+class AdaBound(KernelOptimizer, reference.AdaBound, rule="AdaBound"):
+    pass
+
+
+class AMSBound(KernelOptimizer, reference.AMSBound, rule="AMSBound"):
+    pass
+
+
+class AdaBelief(KernelOptimizer, reference.AdaBelief, rule="AdaBelief"):
+    pass
+
+
+class Lion(KernelOptimizer, reference.Lion, rule="Lion"):
+    pass
+
+
+class ADOPT(KernelOptimizer, reference.ADOPT, rule="ADOPT"):
+    pass
+
+
+class ScheduleFreeAdamW(KernelOptimizer, reference.ScheduleFreeAdamW, rule="ScheduleFreeAdamW"):
     pass
