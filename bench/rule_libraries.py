@@ -187,11 +187,7 @@ def serve(name: str, threads: str) -> None:
         for _ in range(CHECKED_STEPS):
             peer.before()
             peer.step()
-        after = peer.weights()[::every].tolist()
-        return {"step": Run(peer.step, peer.before)}, {
-            "has": True,
-            "before": before,
-            "after": after,
-        }
+        answer = {"has": True, "before": before, "after": peer.weights()[::every].tolist()}
+        return {"step": Run(peer.step, peer.before)}, answer
 
     worker.serve(prepare, int(threads))
