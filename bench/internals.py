@@ -32,9 +32,8 @@ def stream(slots: int) -> Optimizer:
         def __init__(self) -> None:
             for name in names:
                 setattr(self, name, None)
-            self.nonfinite = "propagate"
 
-        def _entry(self, *entry: Any) -> Any:
+        def _update_rest(self, *args: Any) -> Any:
             raise RuntimeError("the kernels do not take these arrays")
 
     return Stream()

@@ -17,7 +17,7 @@ grads = {"W": np.ones((3, 2))}
 optimizer = assert_type(Adam(lr=0.01, beta1=0.9), Adam)
 optimizer.update(params, grads)
 optimizer.lr = 0.5
-assert_type(optimizer.lr, float)
+assert_type(optimizer.beta1, float)
 SGD().update([np.ones(3)], (np.ones(3),))
 SGD().update({"x": 1.0, "y": 2.0}, {"x": 0.5, "y": 1})
 with zdlfast.threads(2):

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from operator import setitem
 from typing import Any, ClassVar, SupportsIndex
 
 import numpy as np
@@ -94,8 +93,6 @@ class EMA(Locked):
     array([5.])
     """
 
-    __slots__ = ("_averaging", "_decay", "_swapped", "params")
-
     _kind: ClassVar[type[Averaging]] = Averaging
 
     params: dict[Any, Any] | list[Any]
@@ -166,7 +163,7 @@ class EMA(Locked):
             added = [key for key in params.keys() if key not in held]  # noqa: SIM118 - any mapping
             averages = {**held, **{key: _copy(key, params[key]) for key in added}}
         with Rollback() as rollback:
-            rollback.add(setattr, self, "params", held)
+            rollback.add(vars(self), "params", held)
             self.params = averages
             rollback.finish(self._averaging.update, averages, params)
 
@@ -203,9 +200,9 @@ class EMA(Locked):
         with Rollback() as rollback:
             for target, new, old in ((averages, params, kept), (params, kept, averages)):
                 for key in _keys(averages):
-                    place = _place(target, key)
-                    rollback.add(setitem, *place, old[key])
-                    setitem(*place, new[key])
+                    container, place = _place(target, key)
+                    rollback.add(container, place, old[key])
+                    container[place] = new[key]
             rollback.finish(setattr, self, "_swapped", not self._swapped)
 
     @contextlib.contextmanager
@@ -285,7 +282,7 @@ class EMA(Locked):
         values = {"_averaging": averaging, "_decay": decay, "_swapped": swapped}
         with Rollback() as rollback:
             for name, value in values.items():
-                rollback.add(setattr, self, name, getattr(self, name))
+                rollback.add(vars(self), name, getattr(self, name))
                 setattr(self, name, value)
             rollback.finish(setattr, self, "params", averages)
 
