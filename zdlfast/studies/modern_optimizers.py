@@ -118,9 +118,9 @@ def describe(result: Result) -> Report:
         f"{len(result.losses[best])} others. Median accuracies go from {medians[worst]:.1%} "
         f"({worst}) to {medians[best]:.1%} ({best}); the ranges of {overlapping} of "
         f"{len(medians)} optimizers overlap with that of {best}. The rates that were chosen go "
-        f"from {min(result.chosen.values()):.2g} to {max(result.chosen.values()):.2g}; near is how "
-        f"many others have at most {NEAR:g} times the lowest validation loss. This is one small "
-        "network and a short training: it is no order of optimizers for another task."
+        f"from {min(result.chosen.values()):.2g} to {max(result.chosen.values()):.2g}; near says "
+        f"how many others have at most {NEAR:g} times the lowest validation loss. This is one "
+        "small network and a short training: it is no order of optimizers for another task."
     )
     if ends:
         finding += (
