@@ -24,7 +24,15 @@ from bench.jobs import (
 JOBS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module
     for module in (
-        training, kernels, models, peers, denormals, machine, compare, compare_builds, readme
+        training,
+        kernels,
+        models,
+        peers,
+        denormals,
+        machine,
+        compare,
+        compare_builds,
+        readme,
     )
 }
 # Those whose figures are in the documents.
