@@ -69,6 +69,14 @@ class Row:
 
 RULES = [Row(name, rule.slots, OPTIONS[name]) for name, rule in _rules.RULES.items()]
 
+#: One of each kind: with none to three slots, a step count, further numbers, a decay of its own.
+#: What does not depend on a formula is tested with these.
+KINDS = [
+    row
+    for row in RULES
+    if row.name in ("SGD", "Momentum", "Adam", "AMSGrad", "NAdam", "ScheduleFreeAdamW")
+]
+
 
 def keys_of(container):
     return container.keys() if hasattr(container, "keys") else range(len(container))
