@@ -61,6 +61,16 @@ class Row:
         return _rules.RULES[self.name].twin
 
     @property
+    def looks_first(self):
+        """Whether the first update leaves all parameters as they are."""
+        return self.name == "ADOPT"
+
+    @property
+    def squares(self):
+        """Whether gradients are squared."""
+        return bool(set(self.slots) & {"h", "s"}) or len(self.slots) > 1 and "v" in self.slots
+
+    @property
     def fractions(self):
         """The options that have to lie in [0, 1)."""
         bounds = _rules.RULES[self.name].options
@@ -68,6 +78,12 @@ class Row:
 
 
 RULES = [Row(name, rule.slots, OPTIONS[name]) for name, rule in _rules.RULES.items()]
+
+
+def go_on_from(optimizer, other):
+    """Take over the step count and the numbers of another optimizer, and no arrays."""
+    for name in (*type(other)._numbers, *(["iter"] if hasattr(other, "iter") else [])):
+        setattr(optimizer, name, getattr(other, name))
 
 
 def keys_of(container):
