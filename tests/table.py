@@ -80,6 +80,13 @@ class Row:
 RULES = [Row(name, rule.slots, OPTIONS[name]) for name, rule in _rules.RULES.items()]
 
 
+def past_the_first(optimizer):
+    """The optimizer: ADOPT as if it had been updated before, so that it will move parameters."""
+    if type(optimizer).__name__ == "ADOPT":
+        optimizer.iter = 1
+    return optimizer
+
+
 def go_on_from(optimizer, other):
     """Take over the step count and the numbers of another optimizer, and no arrays."""
     for name in (*type(other)._numbers, *(["iter"] if hasattr(other, "iter") else [])):
