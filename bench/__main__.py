@@ -17,6 +17,7 @@ from bench.jobs import (
     models,
     peers,
     readme,
+    rules,
     training,
 )
 
@@ -24,7 +25,16 @@ from bench.jobs import (
 JOBS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module
     for module in (
-        training, kernels, models, peers, denormals, machine, compare, compare_builds, readme
+        training,
+        kernels,
+        models,
+        peers,
+        rules,
+        denormals,
+        machine,
+        compare,
+        compare_builds,
+        readme,
     )
 }
 # Those whose figures are in the documents.

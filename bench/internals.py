@@ -18,6 +18,11 @@ def slots(rule: str) -> tuple[str, ...]:
     return _rules.RULES[rule].slots
 
 
+def twin(rule: str) -> Any:
+    """The class of a rule in plain NumPy."""
+    return _rules.RULES[rule].twin
+
+
 def stream(slots: int) -> Optimizer:
     """Moves as many arrays as an optimizer, with next to no arithmetic: the machine's limit."""
     names = tuple(f"s{i}" for i in range(slots))

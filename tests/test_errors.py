@@ -339,17 +339,15 @@ def test_state_of_another_kind_is_refused(rule, state):
             assert_same_bits(params["W"], values)
 
 
-def test_state_of_another_kind_is_refused_if_other_state_is_missing(rule):
-    for cls in (rule.fast, rule.numpy):
-        for slot, other in zip(rule.slots, rule.slots[1:], strict=False):
-            optimizer, params = cls(), {"W": np.ones(3)}
+def test_state_of_another_kind_is_refused_if_other_state_is_missing():
+    for cls in (zdlfast.Adam, zdlfast.reference.Adam):
+        optimizer, params = cls(), {"W": np.ones(3)}
+        optimizer.update(params, {"W": np.ones(3)})
+        optimizer.m, optimizer.v = None, "text"
+        before = snapshot(optimizer, params)
+        with pytest.raises(TypeError, match="^the state v must be a dict, a list or None, got st"):
             optimizer.update(params, {"W": np.ones(3)})
-            setattr(optimizer, slot, None)
-            setattr(optimizer, other, "text")
-            before = snapshot(optimizer, params)
-            with pytest.raises(TypeError, match=f"^the state {other} must be a dict, a list or"):
-                optimizer.update(params, {"W": np.ones(3)})
-            assert_unchanged(before, optimizer, params)
+        assert_unchanged(before, optimizer, params)
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -386,6 +384,7 @@ def test_state_whose_setter_raises_leaves_everything_as_it_was(rule, params, tra
 @pytest.mark.parametrize(
     ("param", "grad", "name"),
     [(10**400, 1.0, "params"), (1.0, 10**400, "grads"), (np.ones(3), 10**400, "grads")],
+    ids=["parameter", "gradient", "gradient of an array"],
 )
 def test_whole_numbers_that_no_float_holds_are_named_and_not_printed(rule, param, grad, name):
     text = rf"^{name}\['x'\] is a whole number that is too large for a float$"
@@ -405,7 +404,7 @@ def test_whole_numbers_that_a_float_holds_are_taken(rule):
         assert values[0]["x"] == values[1]["x"]
 
 
-@pytest.mark.parametrize("count", [10**400, -(10**400)])
+@pytest.mark.parametrize("count", [10**400, -(10**400)], ids=["positive", "negative"])
 def test_a_step_count_that_no_float_holds_is_refused(count):
     for cls in (zdlfast.Adam, zdlfast.reference.Adam):
         optimizer = cls()

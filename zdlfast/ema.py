@@ -21,6 +21,5 @@ class KernelAveraging(KernelOptimizer, Averaging):
 
 
 class EMA(reference.EMA):
-    __slots__ = ()
     _kind = KernelAveraging
     __doc__ = reference.EMA.__doc__

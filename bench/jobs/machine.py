@@ -30,10 +30,11 @@ are here to show whether each earns its place on every kind of CPU.
 """
 EPILOG = """\
 columns of the table:
-  what            the thing, and where zdlfast does it
-  arrays          what all arrays of the update occupy, in bytes
-  with / without  the ratio of the times, from the smallest to the largest of all optimizers and
-                  dtypes: below 1 the thing gains
+  what    the thing
+  used    where zdlfast does it
+  arrays  what all arrays of the update occupy
+  ratio   the time with it / without it, from the smallest to the largest of all optimizers and
+          dtypes: below 1 the thing gains
 
 files in DIR:
   machine.json   machine, settings, quartiles and every sample
@@ -234,13 +235,14 @@ def span(ratios: list[float]) -> str:
 
 def table(results: list[Result]) -> Table:
     made = report.make_table(
-        "one update with something / without it", ["what", "used", "arrays", "with / without"]
+        "one update with something / without it", ["what", "used", "arrays", "ratio"]
     )
     for trial in TRIALS:
         for size in trial.sizes:
             ratios = [r.ratio for r in results if r.trial == trial and r.size == size]
             if ratios:
-                made.add_row(trial.name, trial.used, memory(size), span(ratios))
+                name = trial.name if size == trial.sizes[0] else ""
+                made.add_row(name, trial.used, memory(size), span(ratios))
     return made
 
 

@@ -10,7 +10,7 @@ from zdlfast import _state
 from zdlfast import _validation as validation
 from zdlfast._optimizer import Locked, Optimizer, Params, Rollback
 from zdlfast._rules import FRACTION
-from zdlfast.schedules import Schedule, from_dict, to_dict
+from zdlfast._saved_options import packed, unpacked
 
 #: A number, or a function of the number of updates done.
 Decay = float | Callable[[int], float]
@@ -93,8 +93,6 @@ class EMA(Locked):
     array([5.])
     """
 
-    __slots__ = ("_averaging", "_decay", "_swapped", "params")
-
     _kind: ClassVar[type[Averaging]] = Averaging
 
     params: dict[Any, Any] | list[Any]
@@ -107,6 +105,16 @@ class EMA(Locked):
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
         """Python's own error says what there is to say."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What is mistyped would be set without a word.
+        if name not in ("decay", "iter", "params") and not name.startswith("_"):
+            raise AttributeError(
+                f"EMA has no attribute {name!r}; it has decay, iter and params",
+                name=name,
+                obj=self,
+            )
+        super().__setattr__(name, value)
 
     @property
     def decay(self) -> Decay:
@@ -165,7 +173,7 @@ class EMA(Locked):
             added = [key for key in params.keys() if key not in held]  # noqa: SIM118 - any mapping
             averages = {**held, **{key: _copy(key, params[key]) for key in added}}
         with Rollback() as rollback:
-            rollback.add(_Attributes(self), "params", held)
+            rollback.add(vars(self), "params", held)
             self.params = averages
             rollback.finish(self._averaging.update, averages, params)
 
@@ -205,7 +213,7 @@ class EMA(Locked):
                     container, place = _place(target, key)
                     rollback.add(container, place, old[key])
                     container[place] = new[key]
-            rollback.finish(setattr, self, "_swapped", not self._swapped)
+            rollback.finish(vars(self).update, {"_swapped": not self._swapped})
 
     @contextlib.contextmanager
     def averaged(self, params: Params) -> Iterator[None]:
@@ -229,19 +237,16 @@ class EMA(Locked):
         -------
         dict
             ``format``, a number; ``class``; ``options``, with the decay: a number, what
-            `zdlfast.schedules.to_dict` makes of a schedule, or None for another function;
+            `zdlfast.schedules.to_dict` makes of a schedule, or the name of another function;
             ``iter``; ``swapped``; ``params``, copies of the averages.
         """
         return self._locked(False, self._collect)
 
     def _collect(self) -> dict[str, Any]:
-        decay: Any = self._decay
-        if isinstance(decay, Schedule):
-            decay = to_dict(decay)
         return {
             "format": _state.FORMAT,
             "class": "EMA",
-            "options": {"decay": None if callable(decay) else decay},
+            "options": {"decay": packed("decay", self._decay)},
             "iter": self.iter,
             "swapped": self._swapped,
             "params": _copies(self.params),
@@ -254,8 +259,8 @@ class EMA(Locked):
         ----------
         state : mapping
             All of it is checked before anything is changed. Arrays are copied. If its decay was
-            a function other than a schedule, which cannot be stored, the decay stays what it is
-            here.
+            a function other than a schedule, which cannot be saved, the decay stays the function
+            that it is here.
 
         Raises
         ------
@@ -271,10 +276,11 @@ class EMA(Locked):
         if state["class"] != "EMA":
             raise ValueError(f"this is the state of {state['class']!r}, expected 'EMA'")
         _state.compare_keys("the dict of options", state["options"], ["decay"])
-        decay = self._loaded_decay(state["options"]["decay"])
+        decay = unpacked("decay", state["options"]["decay"], self._decay)
         swapped, averages = state["swapped"], _copies(state["params"])
         averaging = self._kind()
-        averaging.decay = 0.0 if callable(decay) else decay
+        if not callable(decay):
+            decay = averaging.decay = validation.option("decay", decay, FRACTION)
         averaging.iter = state["iter"]
         if not isinstance(swapped, bool):
             raise TypeError(f"the state swapped must be True or False, got {swapped!r}")
@@ -282,23 +288,7 @@ class EMA(Locked):
         if len(averages) > len(self.params):
             raise ValueError("the state params has more keys than there are averages")
         values = {"_averaging": averaging, "_decay": decay, "_swapped": swapped}
-        with Rollback() as rollback:
-            for name, value in values.items():
-                rollback.add(_Attributes(self), name, getattr(self, name))
-                setattr(self, name, value)
-            rollback.finish(setattr, self, "params", averages)
-
-    def _loaded_decay(self, given: Any) -> Decay:
-        if isinstance(given, Mapping):
-            return from_dict(given)
-        if given is not None:
-            return validation.option("decay", given, FRACTION)
-        if callable(self._decay):
-            return self._decay
-        raise ValueError(
-            "the decay of this state was a function of one's own, which is not stored: assign it "
-            "to decay before load_state_dict"
-        )
+        vars(self).update(values, params=averages)  # at once, whatever signals arrive
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         # The oldest protocols know no classes like this one.
@@ -321,16 +311,6 @@ class EMA(Locked):
 
 
 _STATE = ("iter", "swapped", "params")
-
-
-class _Attributes:
-    """An object's attributes as items, which a rollback puts back."""
-
-    def __init__(self, of: object) -> None:
-        self._of = of
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self._of, name, value)
 
 
 def _keys(container: Any) -> list[Any]:
