@@ -1,10 +1,11 @@
-"""All that the benchmark takes from inside zdlfast: rules, their slots, streaming loops."""
+"""All that the benchmark takes from inside zdlfast: rules, their slots, streaming loops, output."""
 
 from typing import Any
 
 from zdlfast import _rules
 from zdlfast._engine import Kernel
 from zdlfast._optimizer import Optimizer
+from zdlfast._printable import replace_unprintable as replace_unprintable
 from zdlfast.optimizers import KernelOptimizer
 
 #: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
