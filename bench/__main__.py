@@ -9,12 +9,34 @@ from rich.console import Console
 
 from bench import allocator, report
 from bench.internals import replace_unprintable
-from bench.jobs import compare, compare_builds, denormals, kernels, models, peers, readme, training
+from bench.jobs import (
+    compare,
+    compare_builds,
+    denormals,
+    kernels,
+    machine,
+    models,
+    peers,
+    readme,
+    rules,
+    training,
+)
 
 # The jobs beside the main one, which is the training with a short table of the kernels.
 JOBS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module
-    for module in (training, kernels, models, peers, denormals, compare, compare_builds, readme)
+    for module in (
+        training,
+        kernels,
+        models,
+        peers,
+        rules,
+        denormals,
+        machine,
+        compare,
+        compare_builds,
+        readme,
+    )
 }
 # Those whose figures are in the documents.
 PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals.main]

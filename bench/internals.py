@@ -1,12 +1,14 @@
-"""All that the benchmark takes from inside zdlfast: rules, their slots, streaming loops, output."""
+"""All that the benchmark takes from inside zdlfast: rules, slots, streaming loops, tuning, output."""
 
 from typing import Any
 
 from zdlfast import _rules
-from zdlfast._engine import Kernel
+from zdlfast._engine import Kernel, get_tuning, set_tuning
 from zdlfast._optimizer import Optimizer
-from zdlfast._printable import replace_unprintable as replace_unprintable
+from zdlfast._printable import replace_unprintable
 from zdlfast.optimizers import KernelOptimizer
+
+__all__ = ["RULES", "get_tuning", "replace_unprintable", "set_tuning", "slots", "stream"]
 
 #: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
 RULES: list[str] = list(_rules.RULES)
@@ -15,6 +17,11 @@ RULES: list[str] = list(_rules.RULES)
 def slots(rule: str) -> tuple[str, ...]:
     """The names of a rule's state arrays."""
     return _rules.RULES[rule].slots
+
+
+def twin(rule: str) -> Any:
+    """The class of a rule in plain NumPy."""
+    return _rules.RULES[rule].twin
 
 
 def stream(slots: int) -> Optimizer:
@@ -28,7 +35,6 @@ def stream(slots: int) -> Optimizer:
         def __init__(self) -> None:
             for name in names:
                 setattr(self, name, None)
-            self.nonfinite = "propagate"
 
         def _update_rest(self, *args: Any) -> Any:
             raise RuntimeError("the kernels do not take these arrays")

@@ -17,9 +17,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
-from bench import allocator, internals, libraries, plots, report, updates, worker
+from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
 from bench.internals import RULES
-from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, training
+from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, rules, training
 from bench.timing import Run, interleave
 
 PNG = b"\x89PNG"
@@ -38,6 +38,9 @@ def small(monkeypatch):
     monkeypatch.setattr(peers, "QUICK_SIZES", [1000, 3000])
     monkeypatch.setattr(peers, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(peers, "REST", 0.0)
+    monkeypatch.setattr(rules, "QUICK_SIZES", [1000, 3000])
+    monkeypatch.setattr(rules, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(rules, "REST", 0.0)
     monkeypatch.setattr(compare_builds, "QUICK_PAIRS", 2)
     monkeypatch.setattr(compare_builds, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(compare_builds, "RULES", ["SGD"])
@@ -467,6 +470,81 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name):
     for _ in range(libraries.CHECKED_STEPS):
         twin.update(params, grads)
     assert np.max(np.abs(params["W"] - weights)) < 0.01 * libraries.LR
+
+
+# ------------------------------------------------------------------ rules
+
+
+def test_every_rule_is_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
+    some = ["limit", "zdlfast", "NumPy"]
+    found = {name: rule_libraries.LIBRARIES[name] for name in some}
+    monkeypatch.setattr(rules, "LIBRARIES", found)
+    assert bench(monkeypatch, tmp_path, "rules") == 0
+    printed = capsys.readouterr().out
+    for rule in RULES:
+        assert f" {rule} " in printed
+    saved = json.loads((tmp_path / "rules.json").read_text())
+    assert [(r["threads"], r["case"]["rule"], r["elements"]) for r in saved["results"]] == [
+        (count, rule, size)
+        for count in updates.thread_counts() for rule in RULES for size in (1000, 3000)
+    ]  # fmt: skip
+    for result in saved["results"]:
+        assert set(result["times"]) == set(some)
+        assert result["equal"] is True
+    assert (tmp_path / "rules.png").read_bytes().startswith(PNG)
+
+
+def test_a_library_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
+    def wrong(self, **command):
+        answer = ask(self, **command)
+        if command.get("rule") == "Momentum" and self is processes[-1]:
+            answer["after"][5] += 0.01
+        return answer
+
+    def remember(self, *args, **kwargs):
+        processes.append(self)
+        init(self, *args, **kwargs)
+
+    processes, ask, init = [], rules.Worker.ask, rules.Worker.__init__
+    some = {name: rule_libraries.LIBRARIES[name] for name in ("NumPy", "zdlfast")}
+    monkeypatch.setattr(rules, "LIBRARIES", some)
+    monkeypatch.setattr(rules.Worker, "ask", wrong)
+    monkeypatch.setattr(rules.Worker, "__init__", remember)
+    assert bench(monkeypatch, tmp_path, "rules") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "NOT EQUAL Momentum, 1,000 elements, 1 thread: zdlfast: weights differ by 0.01" in printed
+    )
+    saved = json.loads((tmp_path / "rules.json").read_text())
+    for result in saved["results"]:
+        assert ("zdlfast" in result["times"]) == (result["case"]["rule"] != "Momentum")
+
+
+@pytest.mark.parametrize("name", ["torch, fused", "torch, foreach", "numba", "JAX, optax"])
+def test_every_library_takes_the_steps_of_the_twin(name):
+    module = {"JAX, optax": "optax"}.get(name, name.split(",")[0])
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    process = libraries.start(name, 1, "bench.rule_libraries")
+    has = []
+    try:
+        for rule in RULES:
+            answer = process.ask(do="prepare", rule=rule, elements=1000)
+            assert "error" not in answer, (rule, answer)
+            if not answer["has"]:
+                continue
+            has.append(rule)
+            params, grads = ({"W": array} for array in libraries.arrays(1000))
+            twin, before = internals.twin(rule)(), params["W"].copy()
+            for _ in range(libraries.CHECKED_STEPS):
+                twin.update(params, grads)
+            largest = np.max(np.abs(params["W"] - before))
+            assert largest > 0
+            away = np.max(np.abs(params["W"] - answer["after"]))
+            assert away < rules.AWAY * largest, (rule, away, largest)
+    finally:
+        process.end()
+    assert {"SGD", "Adam"} <= set(has)
 
 
 # ------------------------------------------------------------------ compare builds

@@ -19,7 +19,7 @@ cdef struct Entry:
     Py_ssize_t width                # bytes per element, of all arrays
     char *data[MAX_ARRAYS]
     Strides *strides                # owned; NULL for contiguous arrays
-    const double *scalars
+    const Group *group              # its options
     int64_t begin                   # on the line of all entries, in bytes
 
 # The memory of one array, from its first byte to the one after its last.
@@ -31,6 +31,10 @@ cdef struct Extent:
 
 cdef enum:
     DIGITS = 2048               # of 11 bits
+
+
+cdef inline object key_of(const Entry *entry, Py_ssize_t place):
+    return <object>entry.key if entry.key != NULL else place
 
 
 cdef inline Py_ssize_t itemsize(const Entry *entry, int i) noexcept nogil:
@@ -167,7 +171,7 @@ cdef int classify(Entry *entry, int count) except -1:
     if n > 0:
         # Aligned, and contiguous in one common order: anything else needs strided iteration.
         if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
-            entry.strides = make_strides(arrays, count)
+            entry.strides = make_strides(arrays, count, True)
             entry.width *= 4    # to gather and scatter elements takes a multiple of the time
         if shares_memory_inside(entry):
             free(entry.strides)
@@ -352,7 +356,7 @@ cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
     """What a shared room has to hold for one array of state; 0 if it is not to lie there."""
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
-    if bytes >= ALIGN_FROM or not is_contiguous(param):
+    if bytes >= tuning.align_from or not is_contiguous(param):
         return 0
     return (bytes + SMALL_ALIGNMENT - 1) // SMALL_ALIGNMENT * SMALL_ALIGNMENT
 

@@ -11,6 +11,7 @@ from zdlfast import _validation as validation
 
 if TYPE_CHECKING:
     from zdlfast._engine import Rollback
+    from zdlfast._groups import Group
 
 # As tuples, and not united: that is made anew at each look, and takes a multiple of the time.
 _NUMBER = (float, int)
@@ -29,6 +30,7 @@ class Entry:
     held: tuple[Any, ...]  # the state before; None where there is none yet
     state: tuple[Any, ...]
     plain: bool  # whether these are arrays of one float dtype and one shape
+    group: "Group"
 
     @property
     def is_numeric(self) -> bool:
@@ -47,6 +49,7 @@ def make_entry(
     held: tuple[Any, ...],
     slots: tuple[str, ...],
     params: Any,
+    group: "Group",
 ) -> Entry:
     """Check one parameter and what belongs to it."""
     param = value
@@ -74,7 +77,7 @@ def make_entry(
             validation.check_state(f"{slots[i]}[{key!r}]", array, param, grad)
             plain = False
         state.append(array)
-    return Entry(place, key, value, param, grad, held, tuple(state), plain)
+    return Entry(place, key, value, param, grad, held, tuple(state), plain, group)
 
 
 def zeros_like(param: Any) -> Any:
@@ -104,7 +107,6 @@ def frozen_state(param: Any) -> Any:
 
 def run(
     rule: Callable[..., tuple[Any, ...]],
-    scalars: tuple[float, ...],
     entries: list[Entry],
     params: Any,
     rollback: "Rollback",
@@ -116,10 +118,8 @@ def run(
     ----------
     rule : callable
         The formula: in place for arrays, with new results for numbers.
-    scalars : tuple of float
-        What the rule takes behind the state.
     entries : list of Entry
-        Their ``state`` becomes the new one.
+        Each with its group. Their ``state`` becomes the new one.
     params : mapping or list
         Where new numbers are stored.
     rollback : Rollback
@@ -134,9 +134,9 @@ def run(
                     rollback.add(array, ..., array.copy())
     for entry in entries:
         if type(entry.param) is np.ndarray and entry.param.ndim == 0:
-            _run_0d(rule, scalars, entry)
+            _run_0d(rule, entry)
             continue
-        result, *state = rule(entry.param, entry.grad, *entry.state, *scalars)
+        result, *state = entry.group.apply(rule, entry.param, entry.grad, *entry.state)
         entry.state = tuple(state)
         if entry.plain:
             continue
@@ -148,9 +148,7 @@ def run(
             params[entry.key] = result
 
 
-def _run_0d(
-    rule: Callable[..., tuple[Any, ...]], scalars: tuple[float, ...], entry: Entry
-) -> None:
+def _run_0d(rule: Callable[..., tuple[Any, ...]], entry: Entry) -> None:
     """Apply the rule to a 0-d array, through views of one element.
 
     NumPy 1 promotes 0-d arrays as numbers, and both NumPys make numbers of their results.
@@ -159,7 +157,7 @@ def _run_0d(
         value.reshape(1) if isinstance(value, np.ndarray) else value
         for value in (entry.param, entry.grad, *entry.state)
     ]
-    _, *state = rule(*operands, *scalars)
+    _, *state = entry.group.apply(rule, *operands)
     entry.state = tuple(
         held if new is operand else np.reshape(new, ())
         for new, operand, held in zip(state, operands[2:], entry.state, strict=True)

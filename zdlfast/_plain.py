@@ -16,11 +16,13 @@ HOPELESS = 100_000  # attempts to put a value back, as in _rollback.pxi
 class Locked:
     """What one thread uses at a time: the base of every optimizer."""
 
-    __slots__ = ("_lock", "_owner", "_process")
+    __slots__ = ("_last", "_lock", "_owner", "_process", "_updates")
 
     _lock: threading.Lock
     _owner: tuple[int, bool] | None  # the thread, and whether it writes
     _process: int
+    _last: Any
+    _updates: int  # done, where no attribute of the optimizer counts them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -29,6 +31,7 @@ class Locked:
         self._lock = threading.Lock()
         self._owner = None
         self._process = os.getpid()
+        self._last, self._updates = None, 0
         return self
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
@@ -77,7 +80,7 @@ class Rollback:
         """Note the value that ``container[key]`` has before it is changed."""
         self._changes.append((container, key, value))
 
-    def finish(self, function: Callable[..., None], *args: Any) -> None:
+    def finish(self, function: Callable[..., object], *args: Any) -> None:
         """Call what does the rest: whole, or it raises and nothing of it was done."""
         function(*args)
         self._changes.clear()

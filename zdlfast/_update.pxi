@@ -17,13 +17,21 @@ cdef class Kernel:
         the rule takes them.
     counter : str, optional
         The optimizer's attribute that counts steps.
+    numbers : tuple of str
+        The optimizer's attributes that hold further state, as the rule takes it.
+    own_decay : bool
+        Whether the rule's last option is decoupled weight decay, which it does itself.
     """
 
     cdef int row
-    cdef readonly tuple options, slots
+    cdef int lr             # the place of the learning rate among the options, or -1
+    cdef readonly tuple options, slots, numbers
     cdef readonly str counter
 
-    def __init__(self, str rule, tuple options, tuple slots, str counter=None):
+    def __init__(
+        self, str rule, tuple options, tuple slots, str counter=None, tuple numbers=(),
+        bint own_decay=False,
+    ):
         cdef bytes name = rule.encode()
         if table == NULL:
             raise RuntimeError(
@@ -34,29 +42,67 @@ cdef class Kernel:
             self.row += 1
         if table[self.row].name == NULL:
             raise ValueError(f"the kernels have no rule {rule!r}")
-        if table[self.row].options > MAX_OPTIONS or table[self.row].slots > MAX_SLOTS:
-            raise ValueError(f"rule {rule!r} has more options or slots than _kernels.pxd allows")
-        if (table[self.row].options, table[self.row].slots) != (len(options), len(slots)):
+        takes = (table[self.row].options, table[self.row].slots, table[self.row].numbers)
+        if takes[0] > MAX_OPTIONS or takes[1] > MAX_SLOTS or takes[2] > MAX_NUMBERS:
             raise ValueError(
-                f"rule {rule!r} takes {table[self.row].options} options and "
-                f"{table[self.row].slots} slots, got {options} and {slots}"
+                f"rule {rule!r} has more options, slots or numbers than _kernels.pxd allows"
+            )
+        if takes != (len(options) + own_decay, len(slots), len(numbers)):
+            raise ValueError(
+                f"rule {rule!r} takes {takes} options, slots and numbers, got {options}, {slots} "
+                f"and {numbers}"
             )
         self.options, self.slots, self.counter = options, slots, counter
+        self.numbers, self.lr = numbers, options.index("lr") if "lr" in options else -1
+
+
+# What `LastUpdate` tells, from a road that makes no objects.
+cdef struct Done:
+    int what
+    double lr, norm, rate
+    bint has_norm
+
+cdef enum:
+    NOTHING
+    APPLIED
+    SKIPPED
 
 
 cdef class OnKernels(Locked):
     """The base of the optimizers on kernels."""
 
     cdef Kernel kernel
+    cdef Groups groups
     cdef bint loaded        # its state lies anywhere, not beside the parameters
+    cdef Done coming
+    cdef Done done
+    cdef object done_key    # the first with a gradient that is not finite
 
     def __cinit__(self, *args, **kwargs):
         self.kernel = type(self)._kernel
-        self.loaded = False
+        self.groups = Groups()
+
+    def _use(self, Kernel kernel):
+        """Take another variant of the rule."""
+        self.kernel, self.groups.known = kernel, False
 
     def _was_loaded(self):
-        """Have the next update look where the state lies."""
-        self.loaded = True
+        """Have the next update look where the state lies, and what the options are."""
+        self.loaded, self.groups.known = True, False
+
+    def _options_changed(self):
+        """Have the next update look what the options are."""
+        self.groups.known = False
+
+    @property
+    def last(self):
+        """What the last update did: a `LastUpdate`, or None before the first one."""
+        if self.done.what == NOTHING:
+            return None
+        return self._last_update(
+            self.done.what == APPLIED, self.done.lr,
+            self.done.norm if self.done.has_norm else None, self.done.rate, self.done_key,
+        )
 
     def update(self, params, grads):
         """Take one step: change every parameter by its gradient.
@@ -66,8 +112,8 @@ cdef class OnKernels(Locked):
         acquire(self, True)
         try:
             batch = self.update_by_kernels(params, grads)
-            if batch is None:
-                return None
+            if batch is None or batch is False:
+                return batch
             return self._update_rest(params, grads, batch)
         finally:
             zdl_lock_release(&self.lock)
@@ -75,30 +121,30 @@ cdef class OnKernels(Locked):
     cdef object update_by_kernels(self, params, grads):
         """Do a whole update, if kernels take all of it.
 
-        Else return the entries, in a `Batch`; or NotImplemented if Python has to look them up.
-        Nothing has changed then.
+        Return None, or False if it was skipped. Else return the entries, in a `Batch`; or
+        NotImplemented if Python has to look them up. Nothing has changed then.
         """
         cdef const Rule *rule = &table[self.kernel.row]
-        cdef double[MAX_SCALARS] scalars
+        cdef double[MAX_NUMBERS] numbers
         cdef dict attributes = PyObject_GenericGetDict(self, NULL)
         cdef PyObject *containers[MAX_ARRAYS]
         cdef PyObject *found
         cdef Py_ssize_t at = 0, size, ready = 0
-        cdef bint by_key = is_dict(<PyObject *>params), fresh = False, propagate
+        cdef bint by_key = is_dict(<PyObject *>params), fresh = False
         cdef Entry[FEW] few
         cdef Entry *entries = few
         cdef Batch batch
-        cdef object step = self.next_step(attributes, &at, scalars)
+        cdef object step
         cdef int i, gathered
+        if not self.groups.known:
+            self._check_ready()
+            self.groups.learn(self, self.kernel.options, ())
+        step = self.next_step(attributes, &at, numbers)
         if step is NotImplemented:
             return NotImplemented
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         for i in range(rule.slots):
             containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
-        found = look_up(attributes, "nonfinite", &at)
-        if found == NULL or not is_str(found):
-            return NotImplemented
-        propagate = <object>found == "propagate"
         for i in range(2 + rule.slots):
             if i > 1 and containers[i] == Py_None:
                 fresh = True
@@ -116,17 +162,22 @@ cdef class OnKernels(Locked):
         try:
             if by_key:
                 gathered = gather_dicts(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars)
+                    entries, &ready, containers, size, 2 + rule.slots, self.groups)
             else:
                 gathered = gather_lists(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars)
+                    entries, &ready, containers, size, 2 + rule.slots, self.groups)
             if gathered == IRREGULAR:
                 return NotImplemented
-            if gathered == ALL_USUAL and propagate and not fresh and not self.loaded:
+            if gathered == ALL_USUAL and not fresh and not self.loaded:
+                if self.groups.asks() and self.refuses(entries, ready):
+                    return False
                 run(entries, ready, rule.loop)
+                # Past the checks of __setattr__, which cost more than a small update.
                 if step is not None:
-                    # Past the checks of __setattr__, which cost more than a small update.
                     attributes[self.kernel.counter] = step
+                for i in range(rule.numbers):
+                    attributes[self.kernel.numbers[i]] = numbers[i]
+                self.was_applied()
                 return None
             # To make an object may collect garbage, whose finalizers are Python code.
             hold(entries, ready)
@@ -135,7 +186,7 @@ cdef class OnKernels(Locked):
             try:
                 batch = Batch.__new__(Batch)
                 batch.adopt(
-                    self, by_key, containers, entries, ready, entries != few, scalars, step
+                    self, by_key, containers, entries, ready, entries != few, numbers, step
                 )
                 ready, entries = 0, few         # these are the batch's now
             finally:
@@ -147,13 +198,15 @@ cdef class OnKernels(Locked):
             if entries != few:
                 free(entries)
         batch.make_state()
-        if propagate and not batch.has_odd():
-            batch.finish([])
-            return None
-        return batch
+        if batch.has_odd():
+            return batch
+        if batch.refused():
+            return False
+        batch.finish([])
+        return None
 
-    cdef object next_step(self, dict attributes, Py_ssize_t *at, double *scalars):
-        """Compute the scalars of the coming step; return its count, if steps are counted.
+    cdef object next_step(self, dict attributes, Py_ssize_t *at, double *numbers):
+        """Compute what is of the coming step; return its count, if steps are counted.
 
         NotImplemented if the options are not all floats, or the count is no number that fits.
         """
@@ -163,11 +216,16 @@ cdef class OnKernels(Locked):
         cdef object step = None
         cdef double t = 0.0
         cdef int i
-        for i in range(rule.options):
+        for i in range(rule.options - self.groups.own_decay):
             found = look_up(attributes, <str>self.kernel.options[i], at)
-            if found == NULL or not is_float(found):
+            if found == NULL:
                 return NotImplemented
-            options[i] = PyFloat_AsDouble(found)
+            if is_float(found):
+                options[i] = PyFloat_AsDouble(found)
+            elif i == self.kernel.lr:
+                options[i] = self._lr_now()     # a schedule
+            else:
+                return NotImplemented
         if self.kernel.counter is not None:
             found = look_up(attributes, self.kernel.counter, at)
             if found == NULL or not is_int(found):
@@ -177,17 +235,51 @@ cdef class OnKernels(Locked):
             if t == -1.0:
                 PyErr_Clear()
                 return NotImplemented
-        fill_scalars(rule, options, t, scalars)
+        for i in range(rule.numbers):
+            found = look_up(attributes, <str>self.kernel.numbers[i], at)
+            if found == NULL or not is_float(found):
+                return NotImplemented
+            numbers[i] = PyFloat_AsDouble(found)
+        self.prepare(options, t, numbers)
         return step
 
+    cdef int prepare(self, const double *options, double t, double *numbers) except -1:
+        """Compute the numbers of step `t`."""
+        cdef Kernel kernel = self.kernel
+        self.groups.fill(self, &table[kernel.row], options, kernel.lr, t, numbers)
+        self.coming.what, self.coming.has_norm, self.coming.rate = APPLIED, False, 1.0
+        self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
+        return 0
 
-cdef inline void fill_scalars(
-    const Rule *rule, const double *options, double t, double *scalars
-) noexcept nogil:
-    """All scalars of step `t`: nothing is scaled, and the rule's own."""
-    scalars[G_SCALE] = scalars[P_DECAY] = 1.0
-    scalars[FLUSH] = 0.0
-    rule.scalars(options, t, NULL, scalars + FIRST_SCALAR)
+    cdef bint refuses(self, Entry *entries, Py_ssize_t count) except -1:
+        """Read all gradients; scale them by their norm, or skip the update, or raise."""
+        cdef Reading reading
+        self.coming.has_norm = self.groups.clip_norm != INFINITY
+        read_gradients(entries, count, self.coming.has_norm, &reading)
+        self.coming.norm = reading.norm
+        if self.coming.has_norm:
+            # As in book 2, common/util.py.
+            self.coming.rate = self.groups.clip_norm / (reading.norm + 1e-6)
+            if self.coming.rate < 1.0:
+                self.groups.scale(self.coming.rate)
+            else:
+                self.coming.rate = 1.0
+        self.done_key = None
+        if reading.nonfinite >= 0:
+            self.done_key = key_of(&entries[reading.nonfinite], reading.nonfinite)
+            if self.groups.nonfinite == RAISE:
+                raise FloatingPointError(
+                    f"grads[{self.done_key!r}] holds NaN or infinity, expected finite numbers"
+                )
+            if self.groups.nonfinite == SKIP:
+                self.done = self.coming
+                self.done.what, self.done.rate = SKIPPED, 1.0
+                return True
+        return False
+
+    cdef void was_applied(self) noexcept:
+        self.done = self.coming
+        self._updates += 1
 
 
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
@@ -210,7 +302,7 @@ cdef enum:
 
 cdef int gather_lists(
     Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
-    const double *scalars,
+    Groups groups,
 ) except -1:
     cdef Py_ssize_t[MAX_ARRAYS] sizes
     cdef Entry *entry
@@ -228,7 +320,8 @@ cdef int gather_lists(
             entry.values[i] = NULL
             if ready[0] < sizes[i]:
                 entry.values[i] = PyList_GetItem(containers[i], ready[0])
-        add_entry(entry, count, scalars)
+        if not add_entry(entry, count, groups, ready[0]):
+            return IRREGULAR
         # In a list, a frozen entry has state too.
         usual = usual and (entry.road == USUAL or (entry.road == FROZEN and has_state(entry)))
         ready[0] += 1
@@ -237,7 +330,7 @@ cdef int gather_lists(
 
 cdef int gather_dicts(
     Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
-    const double *scalars,
+    Groups groups,
 ) except -1:
     cdef Py_ssize_t[MAX_ARRAYS] position
     cdef Entry *entry
@@ -264,18 +357,25 @@ cdef int gather_dicts(
                     entry.values[i] = PyDict_GetItemWithError(containers[i], key)
             if entry.values[1] == NULL:
                 return IRREGULAR
-        add_entry(entry, count, scalars)
+        if not add_entry(entry, count, groups, ready[0]):
+            return IRREGULAR
         usual = usual and (entry.road == USUAL or entry.road == FROZEN)
         ready[0] += 1
     return (ALL_USUAL if usual else NOT_ALL_USUAL) if ready[0] == size else IRREGULAR
 
 
-cdef inline int add_entry(Entry *entry, int count, const double *scalars) except -1:
-    classify(entry, count)
-    entry.scalars = scalars
-    if scalars[G_SCALE] != 1.0 or scalars[P_DECAY] != 1.0 or scalars[FLUSH] != 0.0:
-        entry.kind |= SCALED
-    return 0
+cdef inline bint add_entry(
+    Entry *entry, int count, Groups groups, Py_ssize_t place
+) except -1:
+    """Classify an entry; say no if its options were not looked up yet."""
+    entry.group = groups.of(entry.key, place)
+    if entry.group == NULL:
+        return False
+    if entry.group.frozen:
+        entry.count, entry.made, entry.strides, entry.road = count, False, NULL, FROZEN
+    else:
+        classify(entry, count)
+    return True
 
 
 cdef inline bint is_usual(PyObject *key) noexcept:
@@ -319,16 +419,16 @@ cdef int run(Entry *entries, Py_ssize_t count, Loop loop) except -1:
     """Execute the entries that kernels take. If it raises, it has changed nothing."""
     cdef int64_t bytes = measure(entries, count)
     cdef int threads = 1
-    if bytes < HELP_FROM_AWAKE:
+    if bytes < tuning.help_from_awake:
         execute_all(entries, count, loop, bytes, threads)
         return 0
     # Python code runs now, and other threads may.
     hold(entries, count)
     try:
-        if bytes >= HELP_FROM or zdl_in_a_row():
+        if bytes >= tuning.help_from or zdl_in_a_row():
             threads = get_num_threads()
         check_again(entries, count)
-        if bytes < RELEASE_FROM:
+        if bytes < tuning.release_from:
             execute_all(entries, count, loop, bytes, threads)
         else:
             with nogil:
@@ -407,7 +507,7 @@ cdef class Batch:
     cdef Entry *entries
     cdef Py_ssize_t size
     cdef int count
-    cdef double[MAX_SCALARS] scalars
+    cdef double[MAX_NUMBERS] numbers
     cdef object step
 
     def __init__(
@@ -423,12 +523,18 @@ cdef class Batch:
         cdef int i
         self.optimizer, self.by_key, self.containers = optimizer, by_key, containers
         self.count = 2 + rule.slots
-        for i in range(rule.options):
-            options[i] = getattr(optimizer, kernel.options[i])
+        if not optimizer.groups.known or optimizer.groups.place_of is not None:
+            optimizer.groups.learn(optimizer, kernel.options, keys)
+        for i in range(rule.options - optimizer.groups.own_decay):
+            options[i] = (
+                optimizer._lr_now() if i == kernel.lr else getattr(optimizer, kernel.options[i])
+            )
         if kernel.counter is not None:
             self.step = getattr(optimizer, kernel.counter) + 1
             t = self.step
-        fill_scalars(rule, options, t, self.scalars)
+        for i in range(rule.numbers):
+            self.numbers[i] = getattr(optimizer, kernel.numbers[i])
+        optimizer.prepare(options, t, self.numbers)
         self.make_room(len(keys))
         for k in range(len(keys)):
             entry = &self.entries[k]
@@ -441,15 +547,14 @@ cdef class Batch:
             entry.count, entry.strides = self.count, NULL
             hold(entry, 1)
             self.size = k + 1
-            add_entry(entry, self.count, self.scalars)
+            add_entry(entry, self.count, optimizer.groups, k)
         self.make_state()
 
     cdef int adopt(
         self, OnKernels optimizer, bint by_key, PyObject **containers, Entry *entries,
-        Py_ssize_t size, bint allocated, const double *scalars, object step,
+        Py_ssize_t size, bint allocated, const double *numbers, object step,
     ) except -1:
         """Take over entries that were gathered, the references that they hold and their memory."""
-        cdef Py_ssize_t k
         cdef int i
         self.optimizer, self.by_key, self.step = optimizer, by_key, step
         self.count = 2 + table[optimizer.kernel.row].slots
@@ -459,14 +564,12 @@ cdef class Batch:
             if containers[i] != NULL:
                 container = <object>containers[i]
             self.containers.append(container)
-        memcpy(self.scalars, scalars, sizeof(self.scalars))
+        memcpy(self.numbers, numbers, sizeof(self.numbers))
         if allocated:
             self.entries = entries
         else:
             self.make_room(size)
             memcpy(self.entries, entries, size * sizeof(Entry))
-        for k in range(size):
-            self.entries[k].scalars = self.scalars
         self.size = size
         return 0
 
@@ -521,7 +624,7 @@ cdef class Batch:
                 used[0] += bytes
             else:
                 entry.values[i] = zeros_beside(entry)
-        add_entry(entry, self.count, entry.scalars)
+        classify(entry, self.count)
         entry.made = True
         return 0
 
@@ -543,7 +646,7 @@ cdef class Batch:
         cdef PyObject *moved
         cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
         cdef int i
-        if bytes < ALIGN_FROM or entry.strides != NULL:
+        if bytes < tuning.align_from or entry.strides != NULL:
             return 0
         check_again(entry, 1)
         for i in range(2, self.count):
@@ -563,15 +666,19 @@ cdef class Batch:
                 return True
         return False
 
-    def gradients(self) -> list:
-        """The key and the gradient of each entry that is to be updated."""
-        cdef list found = []
-        cdef Py_ssize_t k
-        for k in range(self.size):
-            if self.entries[k].road != FROZEN:
-                grad = <object>self.entries[k].values[1]
-                found.append((self.key(k), grad))
-        return found
+    def refused(self) -> bool:
+        """Read all gradients, if the options ask for it; whether the update is to be skipped."""
+        if not self.optimizer.groups.asks():
+            return False
+        return self.optimizer.refuses(self.entries, self.size)
+
+    def lr(self):
+        """The learning rate of this update, where nothing is overridden; None without one."""
+        return self.optimizer.coming.lr if self.optimizer.kernel.lr >= 0 else None
+
+    def clip_rate(self) -> float:
+        """What the gradients are multiplied by, for their norm not to be too large."""
+        return self.optimizer.coming.rate
 
     def odd(self, bint everything=False) -> list:
         """What NumPy has to update: place, key, parameter, gradient and state of each entry.
@@ -598,11 +705,8 @@ cdef class Batch:
                         held = <object>entry.values[i]
                     state.append(held)
                 value, grad = <object>entry.values[0], <object>entry.values[1]
-                found.append((k, self.key(k), value, grad, tuple(state)))
+                found.append((k, key_of(entry, k), value, grad, tuple(state)))
         return found
-
-    cdef object key(self, Py_ssize_t k):
-        return <object>self.entries[k].key if self.entries[k].key != NULL else k
 
     def order_counts(self) -> bool:
         """Whether an odd entry may share memory with another one."""
@@ -626,6 +730,8 @@ cdef class Batch:
             after.append((kernel.slots[i], self.with_new_state(i)))
         if kernel.counter is not None:
             after.append((kernel.counter, self.step))
+        for i in range(table[kernel.row].numbers):
+            after.append((kernel.numbers[i], self.numbers[i]))
         for name, _ in after:
             before.append((name, getattr(self.optimizer, name)))
         try:
@@ -641,6 +747,7 @@ cdef class Batch:
                 except Exception:
                     pass
             raise
+        self.optimizer.was_applied()
         self.optimizer.loaded = False
 
     cdef int take_state(self, Py_ssize_t place, tuple held, tuple state) except -1:

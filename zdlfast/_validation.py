@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from zdlfast._rules import FRACTION
+from zdlfast._rules import FRACTION, UNBOUNDED
 
 if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
@@ -30,13 +30,16 @@ _NAMES = {
 }
 _HINTS = {
     "betas": "give beta1= and beta2=",
-    "weight_decay": "add weight_decay * params[key] to grads[key] before the update",
+    "maximise": "here it is maximize",
+    "clipnorm": "here it is clip_norm",
+    "max_norm": "here it is clip_norm",
+    "amsgrad": "use zdlfast.AMSGrad",
+    "param_groups": "give overrides= for options of some parameters",
     "momentum": "use zdlfast.Momentum",
     "nesterov": "use zdlfast.Nesterov",
     "params": "pass params to update(params, grads)",
     "step": "call update(params, grads)",
     "zero_grad": "gradients are not accumulated here, so there is nothing to clear",
-    "param_groups": "set the options of the optimizer itself, such as lr",
     "iterations": "the number of updates is iter",
 }
 
@@ -57,7 +60,11 @@ def check_keywords(cls: "type[Optimizer]", keywords: Iterable[str]) -> None:
         return
     for name in keywords:
         if name not in known:
-            raise TypeError(f"{cls.__name__} has no option {name!r}{hint(cls, name)}")
+            refuse_keyword(cls, name)
+
+
+def refuse_keyword(cls: "type[Optimizer]", name: str) -> NoReturn:
+    raise TypeError(f"{cls.__name__} has no option {name!r}{hint(cls, name)}")
 
 
 def refuse_attribute(optimizer: "Optimizer", name: str) -> NoReturn:
@@ -82,6 +89,40 @@ def option(name: str, value: Any, below: float) -> float:
         expected = "in [0, 1)" if below == FRACTION else ">= 0 and finite"
         raise ValueError(f"{name} must be {expected}, got {value!r}")
     return number
+
+
+def own_option(what: str, name: str, value: Any, below: float) -> Any:
+    """An option of one rule, which is told as `what`: a number, or a schedule of `lr`."""
+    if name == "lr" and callable(value) and not isinstance(value, type):
+        return value
+    return option(what, value, below)
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {_brief(value)}")
+    return bool(value)
+
+
+def limit(name: str, value: Any) -> float | None:
+    """What something must not exceed; None for no limit."""
+    if value is None:
+        return None
+    number = option(name, value, UNBOUNDED)
+    if number == 0.0:
+        raise ValueError(f"{name} must be > 0, or None for no limit, got {value!r}")
+    return number
+
+
+def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if not (isinstance(value, str) and value in choices):
+        raise ValueError(f"{name} must be one of {choices}, got {_brief(value)}")
+    return value
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
 
 
 def _shown(value: Any) -> str:
@@ -128,6 +169,23 @@ def looked_up(
     found = _containers(optimizer, params)
     keys, values, gradients = _lookup(params, grads)
     return found, keys, values, gradients, [_state_of(container, keys) for container in found]
+
+
+def with_state(optimizer: "Optimizer", params: Any) -> list[tuple[Any, ...]]:
+    """Key, parameter and state of all that an optimizer has state of, and of what else there is.
+
+    Raises KeyError or IndexError if a parameter is missing.
+    """
+    containers = _containers(optimizer, params)
+    keys = list(range(len(params)) if isinstance(params, list) else params.keys())
+    for container in containers[:1]:
+        known = range(len(container)) if isinstance(container, list) else container or ()
+        for key in known:
+            if key not in keys:
+                kind = IndexError if isinstance(params, list) else KeyError
+                raise kind(f"params has no {key!r}, of which this optimizer has state")
+    state = [_state_of(container, keys) for container in containers]
+    return list(zip(keys, (params[key] for key in keys), *state, strict=True))
 
 
 def _containers(optimizer: "Optimizer", params: Any) -> list[Any]:
