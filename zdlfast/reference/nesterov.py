@@ -59,9 +59,9 @@ class Nesterov(Optimizer, rule="Nesterov"):
         self.v: State = None
 
     def __setstate__(self, state: Any) -> None:
-        attributes = state[0] if isinstance(state, tuple) else state
-        # Of the book's own class, which has no such option; only book 2 keeps lists.
-        if "nonfinite" not in attributes and isinstance(attributes.get("v"), list):
+        # What the book's own class leaves is a dict, without this option; book 2's has lists.
+        books = isinstance(state, dict) and "nonfinite" not in state
+        if books and isinstance(state.get("v"), list):
             warnings.warn(
                 "a Nesterov with lists that the book's own class pickled is book 2's: it goes on "
                 "by book 1's rule, which is another one (zdlfast.NesterovBook2 has book 2's)",
