@@ -1,4 +1,4 @@
-"""All that the benchmark takes from inside zdlfast: rules, slots, streaming loops, tuning, output."""
+"""All that the benchmark takes from inside zdlfast: rules, streaming loops, tuning, output."""
 
 from typing import Any
 

@@ -170,7 +170,9 @@ def test_a_frozen_parameter_may_be_read_only_or_no_array_at_all(make):
     assert params["a"][0] < 1
 
 
-@pytest.mark.parametrize("value", ["text", "f4", [1, [2]], {"a": 1}, None, object(), np.ones(3, int)])
+@pytest.mark.parametrize(
+    "value", ["text", "f4", [1, [2]], {"a": 1}, None, object(), np.ones(3, int)]
+)
 def test_in_a_list_a_frozen_parameter_may_be_anything_too(make, rule, value):
     optimizer, params = make(), [value, np.ones(3)]
     for _ in range(2):
