@@ -6,9 +6,10 @@ import pickle
 import numpy as np
 import pytest
 from process import python
+from table import RULES
 
 import zdlfast
-from zdlfast import reference
+from zdlfast import _rules, reference
 
 pytestmark = pytest.mark.each_kind
 
