@@ -71,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     # Of all jobs: an option may stand before the job's name or after it.
     parser.set_defaults(main=training.main_job, quick=False, out=Path("bench-results"))
+    parser.set_defaults(float64=False)
     parser.set_defaults(dtype="float64", published=PUBLISHED)
     training.configure(parser)
     jobs = parser.add_subparsers(title="jobs", metavar="JOB")

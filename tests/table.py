@@ -68,7 +68,7 @@ class Row:
     @property
     def squares(self):
         """Whether gradients are squared."""
-        return bool(set(self.slots) & {"h", "s"}) or len(self.slots) > 1 and "v" in self.slots
+        return bool(set(self.slots) & {"h", "s"}) or (len(self.slots) > 1 and "v" in self.slots)
 
     @property
     def fractions(self):

@@ -50,8 +50,13 @@ def copies(params):
     return {key: np.array(value, order="K") for key, value in params.items()}
 
 
+def both(rule, options):
+    options = {**rule.options, **options}
+    return rule.fast(**options), rule.numpy(**options)
+
+
 def assert_equal_training(rule, options, params, gradients):
-    fast, numpy = rule.fast(**{**rule.options, **options}), rule.numpy(**{**rule.options, **options})
+    fast, numpy = both(rule, options)
     ours, theirs = params, copies(params)
     for grads in gradients:
         assert fast.update(ours, grads) == numpy.update(theirs, grads)
@@ -103,7 +108,7 @@ def test_odd_entries_beside_usual_ones(rule, options, rng):
             "again": rng.standard_normal(70).astype("f4"),
         }
 
-    fast, numpy = rule.fast(**{**rule.options, **options}), rule.numpy(**{**rule.options, **options})
+    fast, numpy = both(rule, options)
     ours = params()
     theirs = copies(ours) | {"number": ours["number"], "scalar": ours["scalar"]}
     for _ in range(3):
@@ -123,7 +128,7 @@ def test_tied_and_overlapping_parameters(rule, options, rng):
         return {"a": whole[:600], "tied": whole[:600], "overlaps": whole[300:], "own": values[:40]}
 
     values = rng.standard_normal(900)
-    fast, numpy = rule.fast(**{**rule.options, **options}), rule.numpy(**{**rule.options, **options})
+    fast, numpy = both(rule, options)
     ours, theirs = params(values), params(values)
     for _ in range(3):
         grads = {key: rng.standard_normal(value.shape) for key, value in ours.items()}
