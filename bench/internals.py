@@ -9,6 +9,8 @@ from zdlfast.optimizers import KernelOptimizer
 
 #: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
 RULES: list[str] = list(_rules.RULES)
+#: Those of the book, which most jobs take: the job ``rules`` has all.
+BOOK: list[str] = [name for name, rule in _rules.RULES.items() if rule.book]
 
 
 def slots(rule: str) -> tuple[str, ...]:
