@@ -1,11 +1,13 @@
-"""All that the benchmark takes from inside zdlfast: rules, their slots, streaming loops."""
+"""All that the benchmark takes from inside zdlfast: rules, slots, streaming loops, tuning."""
 
 from typing import Any
 
 from zdlfast import _rules
-from zdlfast._engine import Kernel
+from zdlfast._engine import Kernel, get_tuning, set_tuning
 from zdlfast._optimizer import Optimizer
 from zdlfast.optimizers import KernelOptimizer
+
+__all__ = ["BOOK", "RULES", "get_tuning", "set_tuning", "slots", "stream", "twin"]
 
 #: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
 RULES: list[str] = list(_rules.RULES)

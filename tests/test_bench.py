@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -19,7 +20,17 @@ import zdlfast
 from bench import __main__ as command
 from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
 from bench.internals import BOOK, RULES
-from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, rules, training
+from bench.jobs import (
+    compare_builds,
+    denormals,
+    kernels,
+    machine,
+    models,
+    peers,
+    readme,
+    rules,
+    training,
+)
 from bench.timing import Run, interleave
 
 PNG = b"\x89PNG"
@@ -41,6 +52,10 @@ def small(monkeypatch):
     monkeypatch.setattr(rules, "QUICK_SIZES", [1000, 3000])
     monkeypatch.setattr(rules, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(rules, "REST", 0.0)
+    monkeypatch.setattr(machine, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(
+        machine, "TRIALS", [replace(trial, sizes=(40_000,)) for trial in machine.TRIALS]
+    )
     monkeypatch.setattr(compare_builds, "QUICK_PAIRS", 2)
     monkeypatch.setattr(compare_builds, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(compare_builds, "RULES", ["SGD"])
@@ -722,6 +737,57 @@ def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, cont
         bad.write_text(content)
     assert run_compare(monkeypatch, good, str(bad)) == 2
     assert "[bold]bad.json" in "".join(capsys.readouterr().out.split("\n"))
+
+
+# ------------------------------------------------------------------ the job machine
+
+
+@pytest.fixture
+def machines(monkeypatch, tmp_path):
+    """Where the job adds its figures: not this repository's own documents."""
+    document = tmp_path / "machines.md"
+    document.write_text("Before.\n<!-- from bench/machines -->\nold\n<!-- end -->\nAfter.\n")
+    monkeypatch.setattr(machine, "MACHINES", tmp_path / "machines")
+    monkeypatch.setattr(machine, "DOCUMENT", document)
+    return document
+
+
+def test_machine_measures_with_and_without_each_thing(monkeypatch, tmp_path, capsys, machines):
+    before = internals.get_tuning()
+    with zdlfast.threads(2):
+        assert bench(monkeypatch, tmp_path, "machine") == 0
+    assert internals.get_tuning() == before
+    assert zdlfast.build_info()["simd"] in capsys.readouterr().out
+    saved = json.loads((tmp_path / "machine.json").read_text())
+    assert {r["case"]["name"] for r in saved["results"]} == {t.name for t in machine.TRIALS}
+    for result in saved["results"]:
+        assert result["times"].keys() == {"with", "without"}
+    assert saved["settings"]["tuning"] == before
+    assert "old" in machines.read_text()
+    assert not machine.MACHINES.exists()
+
+
+def test_machine_adds_a_file_of_this_cpu_and_a_column(monkeypatch, tmp_path, capsys, machines):
+    with zdlfast.threads(1):
+        assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
+    (path,) = machine.MACHINES.iterdir()
+    about = json.loads(path.read_text())
+    assert about["cpu"] in machines.read_text()
+    assert "old" not in machines.read_text()
+    assert machines.read_text().startswith("Before.\n")
+    assert machines.read_text().endswith("After.\n")
+    for trial in machine.TRIALS:
+        ratios = [r["ratio"] for r in about["ratios"] if r["what"] == trial.name]
+        assert len(ratios) == (0 if trial.threads else len(machine.RULES) * 2)
+        assert ratios == [] or f"{min(ratios):.2f}" in machines.read_text()
+
+
+def test_machine_fails_if_a_bit_differs(monkeypatch, tmp_path, capsys, machines):
+    monkeypatch.setattr(zdlfast, "Momentum", OffByOneBit)
+    monkeypatch.setattr(machine, "RULES", ["Momentum"])
+    assert bench(monkeypatch, tmp_path, "machine", "--add") == 1
+    assert "NOT EQUAL" in capsys.readouterr().out
+    assert "old" in machines.read_text()
 
 
 # ------------------------------------------------------------------ the documents

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import zdlfast
+from bench.jobs import machine
 from zdlfast._rules import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +82,16 @@ def test_the_headline_says_what_the_table_says(readme):
         assert word in headline
     assert {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline"}[simd] in headline
     assert threads in headline
+
+
+def test_the_table_of_machines_has_the_figures_of_their_files():
+    text = (ROOT / "docs/machines.md").read_text("utf-8")
+    machines = machine.read(machine.MACHINES)
+    assert machines
+    assert machine.paste(text, machines) == text
+    assert machine.paste(text, []) != text
+    for about in machines:
+        assert {trial.name for trial in machine.TRIALS} >= {r["what"] for r in about["ratios"]}
 
 
 def test_both_readmes_have_the_same_content():

@@ -148,6 +148,18 @@ def test_files_of_version_0_1_0_load_bit_for_bit(case, ending):
     assert loaded == expected
 
 
+def test_a_velocity_that_version_0_1_0_widened_goes_on_when_it_is_cast(ending):
+    """As the changelog says."""
+    optimizer, params = zdlfast.load(FOLDER / f"0.1.0-widened{ending}")
+    grads = {"W": np.ones((2, 3), np.float32)}
+    with pytest.raises(TypeError, match="cast the state by astype"):
+        optimizer.update(params, grads)
+    optimizer.v = {k: v.astype(params[k].dtype) for k, v in optimizer.v.items()}
+    expected = optimizer.v["W"] * np.float32(0.7) - np.float32(0.2) * grads["W"]
+    optimizer.update(params, grads)
+    assert_same_bits(optimizer.v["W"], expected)
+
+
 # ------------------------------------------------------------------ no more than is needed
 
 

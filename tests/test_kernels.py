@@ -105,6 +105,8 @@ def test_a_table_has_every_rule_with_its_options_and_slots(rules):
         options = len(rule.options) + rule.own_decay
         expected = (options, len(rule.slots), len(rule.numbers))
         assert (row.options, row.slots, row.numbers) == expected
+        # What the benchmark compares it with.
+        assert rules[f"stream_{len(rule.slots)}"].slots == len(rule.slots)
 
 
 def test_neutral_scalars_give_the_bits_of_the_loop_without_them(kernel, options, rng, dtypes):

@@ -1,7 +1,7 @@
 """The rules beyond the book, against the code that their authors or PyTorch published.
 
-A fixture has numbers that this code computed; PyTorch is run here where it is installed; and each
-rule of which PyTorch has none is written down a second time, in floats and as its authors write it.
+A fixture has numbers that this code computed. PyTorch is run here, where it is installed. Rules
+that PyTorch has not got are written down a second time, in floats and as their authors write them.
 """
 
 import json
@@ -56,7 +56,7 @@ def test_the_official_code_comes_to_the_same_numbers(case, module):
 
 
 def run(rng):
-    """Parameters, and gradients of 100 steps with their learning rates: some gradients are zero."""
+    """Parameters; a learning rate and gradients, some of them zero, of each step."""
     params = {f"W{n}": rng.standard_normal(n) for n in SIZES}
     steps = []
     for t in range(STEPS):
@@ -101,7 +101,12 @@ DECOUPLED = {"weight_decay": 0.1, "decoupled": True}
         ("RAdam", DECOUPLED, "RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
         ("RAdam", {"beta2": 0.5}, "RAdam", {"betas": (0.9, 0.5)}),
         ("Adamax", {}, "Adamax", {}),
-        ("Adamax", {**BETAS, **COUPLED, "eps": 0.01}, "Adamax", {"weight_decay": 0.1, "eps": 0.01}),
+        (
+            "Adamax",
+            {**BETAS, **COUPLED, "eps": 0.01},
+            "Adamax",
+            {"weight_decay": 0.1, "eps": 0.01},
+        ),
         ("AdaDelta", {}, "Adadelta", {}),
         (
             "AdaDelta",

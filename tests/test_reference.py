@@ -215,7 +215,7 @@ def test_nesterov_is_the_textbook_method_at_the_look_ahead_point():
 
 def test_float32_training_computes_in_float32(rule, rng):
     """Each operation rounds to float32: no np.float64 scalar lifts an array to double."""
-    optimizer = rule.numpy()
+    optimizer = rule.numpy(weight_decay=0.0)
     params = {"W": rng.standard_normal(64).astype(np.float32)}
     expected = [params["W"].copy(), *(np.zeros(64, np.float32) for _ in rule.slots)]
     for _ in range(5):

@@ -14,7 +14,7 @@ import os as _os
 import sys as _sys
 from typing import Any as _Any
 
-from zdlfast import _rules
+from zdlfast import _old_pickles, _rules  # noqa: F401 - _old_pickles for its effect
 from zdlfast._files import load, save
 from zdlfast._optimizer import Optimizer
 from zdlfast._threads import from_environment as _from_environment

@@ -6,9 +6,6 @@
 
 cdef enum:
     BLOCK = 512             # elements; at 8 bytes for four arrays, half of a 32 kB cache
-    FETCH_FROM = 1048576    # bytes of an entry from which on it is memory that limits
-    STEP = 256              # bytes of a parameter between two bursts of prefetches
-    AHEAD = 2               # steps from a prefetch to the use
 
 
 cdef void execute(
@@ -16,7 +13,6 @@ cdef void execute(
 ) noexcept nogil:
     """Update the elements of an entry from `first` up to `last`."""
     cdef void *data[MAX_ARRAYS]
-    cdef Py_ssize_t[MAX_ARRAYS] step        # bytes of each array between two bursts
     cdef Py_ssize_t n, size = itemsize(entry, 0), past
     cdef int i, kind = entry.kind | entry.group.variant
     cdef const double *scalars = entry.group.scalars
@@ -26,10 +22,9 @@ cdef void execute(
     n = last - first
     for i in range(entry.count):
         data[i] = entry.data[i] + first * itemsize(entry, i)
-        step[i] = STEP // size * itemsize(entry, i)
     # NumPy's large arrays start 16 bytes past a cache line, where each wide access would touch
     # two of them.
-    if n * size >= ALIGN_FROM:
+    if n * size >= tuning.align_from:
         past = <uintptr_t>data[0] % CACHE_LINE
         if past:
             past = (CACHE_LINE - past) // size
@@ -37,19 +32,30 @@ cdef void execute(
             n -= past
             for i in range(entry.count):
                 data[i] = <char *>data[i] + past * itemsize(entry, i)
-    if length(entry) < FETCH_FROM:
+    if length(entry) < tuning.fetch_from:
         loop(kind, data, n, scalars)
-        return
-    # The CPU cannot look past the long divisions of many elements, and its own prefetchers are
-    # too careful with so many streams: without help, memory would be idle for a tenth of the
-    # time.
+    else:
+        execute_prefetching(entry, loop, data, n)
+
+
+cdef void execute_prefetching(
+    const Entry *entry, Loop loop, void **data, Py_ssize_t n
+) noexcept nogil:
+    """Run a loop over `n` elements step by step, and prefetch some steps ahead.
+
+    Some CPUs cannot look past the long divisions of many elements, and are too careful with so
+    many streams: without help, memory would be idle for a tenth of the time.
+    """
+    cdef Py_ssize_t step = tuning.fetch_step // itemsize(entry, 0), bytes
+    cdef int i
     while n > 0:
         for i in range(entry.count):
-            fetch(<uintptr_t>data[i] + AHEAD * step[i], step[i])
-        loop(kind, data, min(STEP // size, n), scalars)
-        n -= STEP // size
+            bytes = step * itemsize(entry, i)
+            fetch(<uintptr_t>data[i] + tuning.fetch_ahead * bytes, bytes)
+        loop(entry.kind | entry.group.variant, data, min(step, n), entry.group.scalars)
+        n -= step
         for i in range(entry.count):
-            data[i] = <char *>data[i] + step[i]
+            data[i] = <char *>data[i] + step * itemsize(entry, i)
 
 
 cdef inline void fetch(uintptr_t line, Py_ssize_t bytes) noexcept nogil:

@@ -55,6 +55,11 @@ from zdlfast._validation import is_finite
 
 cnp.import_array()
 
+# With Intel's CPUs prefetching gains a tenth where memory limits; AMD's never gain, and lose up
+# to half of their speed within the cache.
+if zdl_is_intel():
+    tuning.fetch_from = 1048576
+
 cdef extern from "_float.h":
     pass
 
@@ -62,7 +67,22 @@ cdef extern from "_cpu.h":
     const char *ZDL_COMPILER
     bint zdl_has_avx2()
     bint zdl_has_avx512()
+    bint zdl_is_intel()
     void ZDL_PREFETCH(uintptr_t address) nogil
+
+cdef extern from "_tuning.h":
+    ctypedef struct Tuning "struct zdl_tuning":
+        Py_ssize_t align_from
+        Py_ssize_t fetch_from
+        Py_ssize_t fetch_step
+        Py_ssize_t fetch_ahead
+        Py_ssize_t release_from
+        Py_ssize_t help_from
+        Py_ssize_t help_from_awake
+        Py_ssize_t shortest_chunk
+        Py_ssize_t longest_chunk
+        double spin
+    Tuning tuning "zdl_tuning"
 
 # NumPy and Python declared over plain pointers: the engine borrows nearly all references,
 # and Cython's own declarations would count each of them.
@@ -128,8 +148,6 @@ cdef extern from "Python.h":
 cdef enum:
     FEW = 16                # entries that fit on the stack
     CACHE_LINE = 64         # bytes, and the widest instruction
-    ALIGN_FROM = 4096       # bytes of a parameter from which on it pays to start at a cache line
-    RELEASE_FROM = 1572864  # bytes: some 30 us, from which on giving up the GIL pays
 
 # What nearly every array has; others of the same type are told apart more slowly.
 cdef PyArray_Descr *float32 = PyArray_DescrFromType(NPY_FLOAT)
@@ -173,6 +191,17 @@ def in_use() -> str | None:
 def compiler() -> str:
     """Name and version of the compiler that built the engine."""
     return (<bytes>ZDL_COMPILER).decode().strip()
+
+
+def get_tuning() -> dict[str, float]:
+    """The numbers of _tuning.h, by name."""
+    return tuning
+
+
+def set_tuning(dict values) -> None:
+    """Use other numbers from now on: all of them, as `get_tuning` returns them."""
+    global tuning
+    tuning = values
 
 
 include "_strided.pxi"

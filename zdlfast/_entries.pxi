@@ -356,7 +356,7 @@ cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
     """What a shared room has to hold for one array of state; 0 if it is not to lie there."""
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
-    if bytes >= ALIGN_FROM or not is_contiguous(param):
+    if bytes >= tuning.align_from or not is_contiguous(param):
         return 0
     return (bytes + SMALL_ALIGNMENT - 1) // SMALL_ALIGNMENT * SMALL_ALIGNMENT
 

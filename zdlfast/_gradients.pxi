@@ -74,13 +74,13 @@ cdef int sum_all(SumJob *job, Entry *entries) except -1:
     for k in range(job.count):
         if by_kernel(&entries[k]):
             bytes += <int64_t>entries[k].n * itemsize(&entries[k], 1)
-    if bytes < HELP_FROM_AWAKE:
+    if bytes < tuning.help_from_awake:
         sum_chunks(job, 0, job.begin[job.count])
         return 0
     # As in `run`: Python code runs now, and other threads may.
     hold(entries, job.count)
     try:
-        if bytes >= HELP_FROM or zdl_in_a_row():
+        if bytes >= tuning.help_from or zdl_in_a_row():
             threads = get_num_threads()
         check_again(entries, job.count)
         with nogil:

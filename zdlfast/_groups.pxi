@@ -126,6 +126,7 @@ cdef class Groups:
         NULL if it was not met before.
         """
         cdef PyObject *found
+        cdef object index
         if self.place_of is None:
             return self.array
         if key == NULL:

@@ -180,11 +180,13 @@ class Optimizer(Locked):
         added = self._flags[name]
         if added:
             attributes = vars(self)
-            attributes["_slots"] = tuple(slot for slot in self._slots if slot not in added)
-            if value:
-                attributes["_slots"] += added
+            kept = tuple(slot for slot in self._slots if slot not in added)
+            attributes["_slots"] = kept + added if value else kept
             for slot in added:
-                attributes.setdefault(slot, None)
+                if value:
+                    attributes.setdefault(slot, None)
+                else:
+                    attributes.pop(slot, None)
         object.__setattr__(self, name, value)
         self._flag_changed()
 
@@ -193,7 +195,7 @@ class Optimizer(Locked):
         has_state = any(vars(self).get(slot) is not None for slot in self._slots)
         if has_state and self._flags[name] and value != getattr(self, name):
             raise ValueError(
-                f"{name} cannot become {value}: there is state, which was made without regard to it"
+                f"{name} cannot become {value}: there is state, which was made with {not value}"
             )
 
     if not TYPE_CHECKING:  # for a type checker every attribute would be there
@@ -417,7 +419,10 @@ class Optimizer(Locked):
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             if name in self._options and parameter.default is not parameter.empty:
                 setattr(self, name, parameter.default)
-        for name, value in (attributes or {}).items():
+        attributes = attributes or {}
+        # What says which slots there are comes before them.
+        flags = {name: attributes[name] for name in self._flags if name in attributes}
+        for name, value in (flags | attributes).items():
             if name in self._options or name in OPTIONS or name in self._flags:
                 setattr(self, name, value)
             else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zdlfast import _validation as validation
@@ -60,7 +61,7 @@ class Overrides(Mapping[Pattern, Mapping[str, Any]]):
         self.groups: list[Options] = [{}]
 
     def __getitem__(self, pattern: Pattern) -> Mapping[str, Any]:
-        return dict(self._given[pattern])
+        return MappingProxyType(self._given[pattern])
 
     def __iter__(self) -> Iterator[Pattern]:
         return iter(self._given)

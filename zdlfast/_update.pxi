@@ -419,16 +419,16 @@ cdef int run(Entry *entries, Py_ssize_t count, Loop loop) except -1:
     """Execute the entries that kernels take. If it raises, it has changed nothing."""
     cdef int64_t bytes = measure(entries, count)
     cdef int threads = 1
-    if bytes < HELP_FROM_AWAKE:
+    if bytes < tuning.help_from_awake:
         execute_all(entries, count, loop, bytes, threads)
         return 0
     # Python code runs now, and other threads may.
     hold(entries, count)
     try:
-        if bytes >= HELP_FROM or zdl_in_a_row():
+        if bytes >= tuning.help_from or zdl_in_a_row():
             threads = get_num_threads()
         check_again(entries, count)
-        if bytes < RELEASE_FROM:
+        if bytes < tuning.release_from:
             execute_all(entries, count, loop, bytes, threads)
         else:
             with nogil:
@@ -646,7 +646,7 @@ cdef class Batch:
         cdef PyObject *moved
         cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
         cdef int i
-        if bytes < ALIGN_FROM or entry.strides != NULL:
+        if bytes < tuning.align_from or entry.strides != NULL:
             return 0
         check_again(entry, 1)
         for i in range(2, self.count):

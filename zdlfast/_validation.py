@@ -338,7 +338,8 @@ def check_state(name: str, held: Any, param: Any, grad: Any) -> None:
         dtype, expected = dtype_of(held).newbyteorder("="), fresh.newbyteorder("=")
         if dtype != expected:
             raise TypeError(
-                f"the state {name} has dtype {dtype}, but its parameter has {expected}"
+                f"the state {name} has dtype {dtype}, but its parameter has {expected}: if they "
+                "belong together, cast the state by astype"
             )
     _check_target(name, held, grad)
     _check_target(f"the parameter of the state {name}", param, held)

@@ -111,7 +111,9 @@ class KernelOptimizer(OnKernels, Optimizer):
             rollback.finish(batch.finish, odd)
         return None
 
-    def _entries(self, params: Any, found: list[Any], step: Step) -> list[Entry]:
+    def _entries(
+        self, params: Any, found: list[tuple[int, Any, Any, Any, Any]], step: Step
+    ) -> list[Entry]:
         return [make_entry(*entry, self._slots, params, step.group(entry[1])) for entry in found]
 
 

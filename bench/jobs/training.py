@@ -31,7 +31,7 @@ from zdlfast.nn import Normal, Sequential, SoftmaxCrossEntropy, dense_network
 HELP = "a whole training with each of the book's optimizers, and the share of the update in it"
 DESCRIPTION = """\
 Train the network of the Adam article (784-200-200-10, batches of 100, lr 0.001) on
-scikit-learn's handwritten digits with each of the book's optimizers, by plain NumPy and by zdlfast,
+scikit-learn's handwritten digits with each of the book's optimizers, by plain NumPy and zdlfast,
 from the same initial weights and in turns. Check that all losses, final weights and state are
 equal bit for bit, and show what was faster.
 """

@@ -23,8 +23,8 @@ from zdlfast.reference.adamw import AdamW
 from zdlfast.reference.adopt import ADOPT
 from zdlfast.reference.amsbound import AMSBound
 from zdlfast.reference.amsgrad import AMSGrad
-from zdlfast.reference.lion import Lion
 from zdlfast.reference.ema import EMA
+from zdlfast.reference.lion import Lion
 from zdlfast.reference.momentum import Momentum
 from zdlfast.reference.nadam import NAdam
 from zdlfast.reference.nesterov import Nesterov

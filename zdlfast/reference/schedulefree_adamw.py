@@ -158,9 +158,11 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         if self.overrides is not None:
             self.overrides.resolve(key for key, *_ in found)
         for place, (key, value, *held) in enumerate(found):
+            if held[0] is None:
+                continue
+            to_x = self._to_x(key)
             # What was never updated may be read-only.
-            if held[0] is not None and np.any(held[0]):
-                to_x = self._to_x(key)
+            if np.any(held[0]):
                 group = replace(_UNCHANGED, scalars=(-to_x if training else to_x,))
                 entries.append(_entries.make_entry(
                     place, key, value, 0.0, tuple(held), self._slots, params, group
