@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import zdlfast
 from bench import __main__ as command
 from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
-from bench.internals import RULES
+from bench.internals import BOOK, RULES
 from bench.jobs import (
     compare_builds,
     denormals,
@@ -81,7 +81,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     folder = tmp_path / "new" / "folder"
     assert bench(monkeypatch, folder, "--dtype", dtype.name) == 0
     printed = capsys.readouterr().out
-    for name in RULES:
+    for name in BOOK:
         assert name in printed
     assert "equal bit for bit" in printed
     assert dtype.name in printed
@@ -94,7 +94,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     assert {"cpu", "caches", "system", "python", "numpy"} <= saved["machine"].keys()
     assert saved["settings"]["dtype"] == dtype.name
     trainings = [r for r in saved["results"] if r["case"]["name"] == "training"]
-    assert [r["optimizer"] for r in trainings] == list(RULES)
+    assert [r["optimizer"] for r in trainings] == list(BOOK)
     for result in trainings:
         assert result["equal"] is True
         assert len(result["losses"]) == 5
@@ -105,7 +105,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
         assert result["update_ratio"] > 0
     alone = [r for r in saved["results"] if r["case"]["name"] != "training"]
     assert [(r["case"]["rule"], r["case"]["elements"]) for r in alone] == [
-        (name, size) for name in RULES for size in (10, 100)
+        (name, size) for name in BOOK for size in (10, 100)
     ]
     text = (folder / "bench.txt").read_text("utf-8")
     assert saved["machine"]["allocator"] in text
@@ -123,7 +123,7 @@ def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys):
     assert bench(monkeypatch, tmp_path, "training") == 0
     assert "share" in capsys.readouterr().out
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(RULES)
+    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(BOOK)
     assert not (tmp_path / "bench.json").exists()
 
 
@@ -134,7 +134,7 @@ def test_it_fails_loudly_if_a_bit_differs(monkeypatch, tmp_path, capsys):
     assert "NOT EQUAL Momentum: the final weights b3 differ in" in printed
     assert "NOT EQUAL Adam" not in printed
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in RULES]
+    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in BOOK]
 
 
 def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
@@ -261,7 +261,7 @@ def test_kernels_times_every_rule_dtype_and_size_against_the_limit(monkeypatch, 
     ] == [
         (dtype, rule, size)
         for dtype in ("float32", "float64")
-        for rule in RULES
+        for rule in BOOK
         for size in (7, 1000)
     ]
     names = {"NumPy"}
@@ -329,7 +329,7 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
     assert bench(monkeypatch, tmp_path, "denormals") == 0
     assert "subnormal" in capsys.readouterr().out
     saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
-    assert len(saved) == 2 * (len(RULES) - 1)  # SGD has no state
+    assert len(saved) == 2 * (len(BOOK) - 1)  # SGD has no state
     assert all(len(r["times"]) == 4 for r in saved)
 
 
