@@ -81,22 +81,26 @@ cdef class OnKernels(Locked):
         cdef const Rule *rule = &table[self.kernel.row]
         cdef double[MAX_SCALARS] scalars
         cdef dict attributes = PyObject_GenericGetDict(self, NULL)
+        cdef dict seen = as_seen(attributes)
         cdef PyObject *containers[MAX_ARRAYS]
+        cdef PyObject *copies[MAX_ARRAYS]
+        cdef PyObject **walked = containers
+        cdef list kept
         cdef PyObject *found
         cdef Py_ssize_t at = 0, size, ready = 0
         cdef bint by_key = is_dict(<PyObject *>params), fresh = False, propagate
         cdef Entry[FEW] few
         cdef Entry *entries = few
         cdef Batch batch
-        cdef object step = self.next_step(attributes, &at, scalars)
+        cdef object step = self.next_step(seen, &at, scalars)
         cdef int i, gathered
         if step is NotImplemented:
             return NotImplemented
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         for i in range(rule.slots):
-            found = containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
+            found = containers[2 + i] = look_up(seen, <str>self.kernel.slots[i], &at)
             fresh = fresh or found == Py_None
-        found = look_up(attributes, "nonfinite", &at)
+        found = look_up(seen, "nonfinite", &at)
         if found == NULL or not is_str(found):
             return NotImplemented
         propagate = <object>found == "propagate"
@@ -107,7 +111,10 @@ cdef class OnKernels(Locked):
                 is_dict(containers[i]) if by_key else is_list(containers[i])
             ):
                 return NotImplemented
-        size = len(params)
+        if ZDL_FREE_THREADED:
+            kept = copy_all(containers, copies, 2 + rule.slots, by_key)
+            walked = copies
+        size = len(<object>walked[0])
         if size > FEW:
             entries = <Entry *>malloc(size * sizeof(Entry))
             if entries == NULL:
@@ -115,10 +122,10 @@ cdef class OnKernels(Locked):
         try:
             if by_key:
                 gathered = gather_dicts(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars)
+                    entries, &ready, walked, size, 2 + rule.slots, scalars)
             else:
                 gathered = gather_lists(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars)
+                    entries, &ready, walked, size, 2 + rule.slots, scalars)
             if gathered == IRREGULAR:
                 return NotImplemented
             if gathered == ALL_USUAL and propagate and not fresh and not self.loaded:
@@ -186,6 +193,27 @@ cdef inline void fill_scalars(
     rule.scalars(options, t, scalars + FIRST_SCALAR)
 
 
+# Without the GIL another thread may change a container, or an optimizer's attributes, in the
+# middle of a walk, and free what was borrowed from it. So copies are walked, which no other
+# thread knows and which keep what is in them; Python copies dicts and lists at one moment.
+
+cdef inline dict as_seen(dict attributes):
+    return attributes.copy() if ZDL_FREE_THREADED else attributes
+
+
+cdef list copy_all(PyObject **containers, PyObject **copies, int count, bint by_key):
+    """Fill in a copy of each container; return them all, which keeps them."""
+    cdef list kept = []
+    cdef int i
+    for i in range(count):
+        copies[i] = NULL
+        if containers[i] != NULL:
+            taken = (<dict>containers[i]).copy() if by_key else (<list>containers[i])[:]
+            kept.append(taken)
+            copies[i] = <PyObject *>taken
+    return kept
+
+
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
     """The value of an attribute, found fastest at place `at` of the instance's dict."""
     cdef PyObject *key
@@ -197,7 +225,8 @@ cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except?
 
 # ------------------------------------------------------------------ containers -> entries
 
-# Both fill in `entries` with borrowed references, and no Python code runs meanwhile.
+# Both fill in `entries` with borrowed references, and no Python code runs meanwhile that could
+# change a container.
 
 cdef enum:
     IRREGULAR       # Python has to look them up
