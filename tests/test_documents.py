@@ -128,6 +128,13 @@ def test_the_page_of_optimizers_has_a_row_for_every_rule():
         assert int(moved) == 4 * (3 + 2 * len(rule.slots)), name
 
 
+@pytest.mark.skipif(not (ROOT / ".ci").exists(), reason="no scripts beside the tests")
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
+def test_the_scripts_of_the_table_of_platforms_are_those_that_are_there(readme):
+    named = set(re.findall(r"\(\.ci/([\w-]+)\)", readme.read_text("utf-8")))
+    assert named == {file.name for file in (ROOT / ".ci").iterdir()} - {"benchmark"}
+
+
 def test_every_promise_names_a_test_that_is_there():
     text = (ROOT / "docs/promises.md").read_text("utf-8")
     named = re.findall(r"`(tests/\w+\.py)?::(\w+)`", text)

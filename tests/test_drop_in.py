@@ -155,7 +155,10 @@ def test_a_script_runs_as_under_plain_python(tmp_path, script):
 
 def test_a_link_runs_in_the_folder_of_its_file(tmp_path):
     write(tmp_path, {"real/train.py": "import beside", "real/beside.py": "print('found')"})
-    (tmp_path / "link.py").symlink_to(tmp_path / "real/train.py")
+    try:
+        (tmp_path / "link.py").symlink_to(tmp_path / "real/train.py")
+    except OSError:
+        pytest.skip("this user of Windows may make no links")
     assert run("link.py", cwd=tmp_path).stdout == "found\n"
     if sys.platform == "win32":
         return  # which takes far/.. for nothing, link or not

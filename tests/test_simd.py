@@ -146,6 +146,14 @@ def test_other_arithmetic_is_refused_at_build_time(tmp_path, flag):
     assert "zdlfast computes the bits that NumPy computes" in done.stderr
 
 
+@needs_gcc
+@pytest.mark.skipif(not X86_64, reason="its gcc knows 32 bits too")
+def test_32_bits_are_refused_at_build_time(tmp_path):
+    done = gcc(tmp_path, '#include "_cpu.h"\n', "-m32", "-msse2", "-mfpmath=sse", "-fsyntax-only")
+    assert "zdlfast needs a 64-bit CPU and operating system" in done.stderr
+    assert gcc(tmp_path, '#include "_cpu.h"\n', "-fsyntax-only").returncode == 0
+
+
 @pytest.mark.parametrize("broken", ["_engine", "_kernels_baseline"])
 def test_a_missing_or_broken_extension_is_an_error_that_says_how_to_build_it(broken, tmp_path):
     ignore = shutil.ignore_patterns("__pycache__", "*.c")

@@ -1,11 +1,16 @@
 /* What the CPU and the operating system can run, asked before a kernel module is loaded; who
  * made the CPU and how to prefetch; and which compiler built this. Each has one answer per
- * platform. */
+ * platform. Refuses 32 bits. */
 
 #ifndef ZDLFAST_CPU_H
 #define ZDLFAST_CPU_H
 
 #include "_float.h"
+
+/* There is no NumPy of today for 32 bits to compare with, so nothing was ever run there. */
+#if !defined(_WIN64) && !(defined(__SIZEOF_POINTER__) && __SIZEOF_POINTER__ == 8)
+#error "zdlfast needs a 64-bit CPU and operating system; zdlfast.reference does without kernels"
+#endif
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define ZDL_X86_64 1

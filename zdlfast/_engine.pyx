@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, autotestdict=False
 # cython: cdivision=True, binding=False, auto_pickle=False, embedsignature=False
+# cython: freethreading_compatible=True
 """The engine: takes containers of arrays and runs a rule's loop over their memory.
 
 It knows arrays and no formula. An update goes down through it, part by part:
@@ -144,6 +145,17 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject *value)
     void Py_XINCREF(PyObject *value)
     void Py_XDECREF(PyObject *value)
+
+# Without the GIL other threads run Python code at any time, not only where the engine lets them.
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    enum { ZDL_FREE_THREADED = 1 };
+    #else
+    enum { ZDL_FREE_THREADED = 0 };
+    #endif
+    """
+    enum: ZDL_FREE_THREADED
 
 cdef enum:
     FEW = 16                # entries that fit on the stack

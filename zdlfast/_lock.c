@@ -17,6 +17,15 @@ unsigned zdl_process;
 static uintptr_t survivor;                   /* the one thread that came along in the last fork */
 static zdl_mutex queues = ZDL_MUTEX_INIT;    /* guards those of all locks: few ever wait */
 
+/* The order of memory. All below is done under that mutex, and most of it is relaxed: what is
+ * written here is read here, or as a hint. But a lock is taken and released without the mutex:
+ *
+ * - The next owner has to see what the last one wrote: release when one goes, acquire when the
+ *   next one comes.
+ * - Who releases writes that nobody owns the lock, and reads whether somebody waits; who queues
+ *   writes that it waits, and reads the owner. One of them has to see the other, or a waiter would
+ *   sleep beside a free lock: memory_order_seq_cst for these four. */
+
 #ifndef _WIN32
 static void after_fork_in_child(void)
 {
@@ -40,25 +49,27 @@ int zdl_locks_start(void)
 /* After a fork: nobody waits, and who had the lock may be gone. */
 static void look_after_fork(zdl_lock *l)
 {
-    uintptr_t owner = atomic_load(&l->owner);
-    if (atomic_load(&l->process) == zdl_process)
+    uintptr_t owner = atomic_load_explicit(&l->owner, memory_order_relaxed);
+    if (atomic_load_explicit(&l->process, memory_order_relaxed) == zdl_process)
         return;
-    atomic_store(&l->waiters, NULL);
+    atomic_store_explicit(&l->waiters, NULL, memory_order_relaxed);
     if (owner != 0 && (owner & ~(uintptr_t)1) != survivor) {
         if (owner & 1)
             l->lost = 1;
-        else
-            atomic_store(&l->owner, 0);
+        else /* it only read: there is nothing to see */
+            atomic_store_explicit(&l->owner, 0, memory_order_relaxed);
     }
-    atomic_store(&l->process, zdl_process);
+    atomic_store_explicit(&l->process, zdl_process, memory_order_relaxed);
 }
 
 static void give_to_first(zdl_lock *l)
 {
-    zdl_waiter *first = atomic_load(&l->waiters);
+    zdl_waiter *first = atomic_load_explicit(&l->waiters, memory_order_relaxed);
     uintptr_t nobody = 0;
-    if (first != NULL && atomic_compare_exchange_strong(&l->owner, &nobody, first->owner)) {
-        atomic_store(&l->waiters, first->next);
+    if (first != NULL && atomic_compare_exchange_strong_explicit(
+                             &l->owner, &nobody, first->owner, memory_order_seq_cst,
+                             memory_order_seq_cst)) {
+        atomic_store_explicit(&l->waiters, first->next, memory_order_relaxed);
         first->taken = 1;
         wake(&first->called);
     }
@@ -82,7 +93,7 @@ int zdl_lock_queue(zdl_lock *l, int writes, zdl_waiter **waiter)
     look_after_fork(l);
     if (l->lost)
         found = ZDL_LOST;
-    else if ((atomic_load(&l->owner) & ~(uintptr_t)1) == me)
+    else if ((atomic_load_explicit(&l->owner, memory_order_relaxed) & ~(uintptr_t)1) == me)
         found = ZDL_OWN;
     else if (mine == NULL)
         found = ZDL_NO_MEMORY;
@@ -91,9 +102,9 @@ int zdl_lock_queue(zdl_lock *l, int writes, zdl_waiter **waiter)
         mine->called = new_condition;
         mine->owner = me + (writes != 0);
         mine->taken = 0;
-        last = atomic_load(&l->waiters);
+        last = atomic_load_explicit(&l->waiters, memory_order_relaxed);
         if (last == NULL) {
-            atomic_store(&l->waiters, mine);
+            atomic_store_explicit(&l->waiters, mine, memory_order_seq_cst);
         } else {
             while (last->next != NULL)
                 last = last->next;
@@ -128,12 +139,12 @@ void zdl_lock_leave(zdl_lock *l, zdl_waiter *waiter)
 {
     zdl_waiter *before;
     lock(&queues);
-    before = atomic_load(&l->waiters);
+    before = atomic_load_explicit(&l->waiters, memory_order_relaxed);
     if (waiter->taken) {
-        atomic_store(&l->owner, 0);
+        atomic_store_explicit(&l->owner, 0, memory_order_release);
         give_to_first(l);
     } else if (before == waiter) {
-        atomic_store(&l->waiters, waiter->next);
+        atomic_store_explicit(&l->waiters, waiter->next, memory_order_relaxed);
     } else {
         while (before != NULL && before->next != waiter)
             before = before->next;

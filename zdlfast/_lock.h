@@ -45,7 +45,7 @@ static inline void zdl_lock_init(zdl_lock *l)
     l->lost = 0;
 }
 
-/* Take a lock that nobody has or waits for. */
+/* Take a lock that nobody has or waits for. Two hints, and then the one look that counts. */
 static inline int zdl_lock_try(zdl_lock *l, int writes)
 {
     uintptr_t nobody = 0;
@@ -70,9 +70,9 @@ void zdl_lock_hand_over(zdl_lock *l);
 
 static inline void zdl_lock_release(zdl_lock *l)
 {
-    /* Both in one order with the queue's: no waiter is overlooked. */
-    atomic_store(&l->owner, 0);
-    if (atomic_load(&l->waiters) != NULL)
+    /* Both in one order with the queue's (_lock.c): no waiter is overlooked. */
+    atomic_store_explicit(&l->owner, 0, memory_order_seq_cst);
+    if (atomic_load_explicit(&l->waiters, memory_order_seq_cst) != NULL)
         zdl_lock_hand_over(l);
 }
 

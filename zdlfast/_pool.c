@@ -153,7 +153,13 @@ static struct {
     atomic_int asleep;
     atomic_int cpu;                         /* where it was last seen, or -1 */
 } helpers[ZDL_MAX_THREADS];
-static atomic_int helper_count;             /* started so far */
+static int helper_count;                    /* started so far */
+
+/* The order of memory. Three times two threads each write one thing and then read the other's:
+ * a job is opened / a helper is asleep; a job is closed / a helper is inside; the caller sleeps /
+ * the last helper is out. One of the two has to see what the other wrote, which only a single
+ * order of all four accesses promises: memory_order_seq_cst. All else is relaxed: a hint, guarded
+ * by a mutex, or carried along by these. */
 
 /* A ticket is the number of a job, times 1024, and how many threads it is for. */
 enum { TICKET = 1024 };
@@ -176,7 +182,8 @@ static void work(int first)
     size_t chunk;
     for (i = 0; i < shares_used; i++) {
         struct share *share = &shares[(first + i) % shares_used];
-        while ((chunk = atomic_fetch_add(&share->next, 1)) < share->end)
+        while ((chunk = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed)) <
+               share->end)
             run_chunk(job_data, chunk);
     }
 }
@@ -193,17 +200,18 @@ static uint64_t await_job(int me, uint64_t done)
     uint64_t job;
     double end = now() + zdl_tuning.spin;
     do {
-        job = atomic_load(&open_job);
+        job = atomic_load_explicit(&open_job, memory_order_relaxed); /* looked at again inside */
         if (is_called(job, me, done))
             return job;
         relax();
     } while (now() < end);
     lock(&beds);
-    atomic_store(&helpers[me].asleep, 1);
+    atomic_store_explicit(&helpers[me].asleep, 1, memory_order_seq_cst);
     /* A caller opens its job first and looks for sleepers then: none is forgotten. */
-    while (!is_called(job = atomic_load(&open_job), me, done))
+    while (!is_called(job = atomic_load_explicit(&open_job, memory_order_seq_cst), me, done))
         sleep_on(&helpers[me].bed, &beds);
-    atomic_store(&helpers[me].asleep, 0);
+    /* At worst a caller wakes who is awake. */
+    atomic_store_explicit(&helpers[me].asleep, 0, memory_order_relaxed);
     unlock(&beds);
     return job;
 }
@@ -214,14 +222,15 @@ static THREAD_RESULT help(void *number)
     uint64_t job = 0;
     for (;;) {
         job = await_job(me, job);
-        atomic_fetch_add(&inside, 1);
+        atomic_fetch_add_explicit(&inside, 1, memory_order_seq_cst);
         /* Once inside, the job cannot change; it may have before. */
-        if (atomic_load(&open_job) == job) {
+        if (atomic_load_explicit(&open_job, memory_order_seq_cst) == job) {
             set_mode(job_mode);
             work(me);
         }
-        atomic_store(&helpers[me].cpu, this_cpu());
-        if (atomic_fetch_sub(&inside, 1) == 1 && atomic_load(&caller_sleeps)) {
+        atomic_store_explicit(&helpers[me].cpu, this_cpu(), memory_order_relaxed);
+        if (atomic_fetch_sub_explicit(&inside, 1, memory_order_seq_cst) == 1 &&
+            atomic_load_explicit(&caller_sleeps, memory_order_seq_cst)) {
             lock(&beds);
             wake(&all_out);
             unlock(&beds);
@@ -237,10 +246,11 @@ static void after_fork_in_child(void)
 {
     static const zdl_mutex new_lock = ZDL_MUTEX_INIT;
     static const zdl_condition new_condition = ZDL_CONDITION_INIT;
-    atomic_store(&helper_count, 0);
-    atomic_store(&open_job, 0);
-    atomic_store(&inside, 0);
-    atomic_store(&caller_sleeps, 0);
+    helper_count = 0;
+    /* No other thread is there to see an order. */
+    atomic_store_explicit(&open_job, 0, memory_order_relaxed);
+    atomic_store_explicit(&inside, 0, memory_order_relaxed);
+    atomic_store_explicit(&caller_sleeps, 0, memory_order_relaxed);
     all_out = new_condition;
     beds = new_lock;
     in_use = new_lock;
@@ -260,15 +270,15 @@ static void start_helpers(int wanted)
         prepared = 1;
     }
 #endif
-    for (count = atomic_load(&helper_count); count < wanted; count++) {
+    for (count = helper_count; count < wanted; count++) {
         helpers[count + 1].bed = new_bed;
-        atomic_store(&helpers[count + 1].asleep, 0);
-        atomic_store(&helpers[count + 1].cpu, -1);
+        atomic_store_explicit(&helpers[count + 1].asleep, 0, memory_order_relaxed);
+        atomic_store_explicit(&helpers[count + 1].cpu, -1, memory_order_relaxed);
         if (!start_thread(&helpers[count + 1].thread, help, (void *)(intptr_t)(count + 1)))
             break;
         keep_off(helpers[count + 1].thread, this_cpu());
     }
-    atomic_store(&helper_count, count);
+    helper_count = count;
 }
 
 /* Linux may wake a helper on the very CPU that the caller keeps busy, and leave another one
@@ -276,12 +286,18 @@ static void start_helpers(int wanted)
 static void clear_the_way(int threads)
 {
     int i, cpu = this_cpu();
-    for (i = 1; i < threads && i <= atomic_load(&helper_count); i++) {
-        if (cpu >= 0 && atomic_load(&helpers[i].cpu) == cpu) {
+    for (i = 1; i < threads && i <= helper_count; i++) {
+        if (cpu >= 0 && atomic_load_explicit(&helpers[i].cpu, memory_order_relaxed) == cpu) {
             keep_off(helpers[i].thread, cpu);
-            atomic_store(&helpers[i].cpu, -1);
+            atomic_store_explicit(&helpers[i].cpu, -1, memory_order_relaxed);
         }
     }
+}
+
+/* If not, all that helpers wrote is seen. */
+static int is_somebody_inside(void)
+{
+    return atomic_load_explicit(&inside, memory_order_seq_cst) > 0;
 }
 
 void zdl_run(zdl_chunk run, void *job, size_t chunks, int threads)
@@ -306,13 +322,14 @@ void zdl_run(zdl_chunk run, void *job, size_t chunks, int threads)
     each = chunks / (size_t)threads;
     rest = chunks % (size_t)threads;
     for (i = 0, chunk = 0; i < threads; i++) {
-        atomic_store(&shares[i].next, chunk);
+        atomic_store_explicit(&shares[i].next, chunk, memory_order_relaxed);
         chunk += each + ((size_t)i < rest);
         shares[i].end = chunk;
     }
-    atomic_store(&open_job, ++last_job * TICKET + (uint64_t)threads);
-    for (i = 1; i < threads && i <= atomic_load(&helper_count); i++) {
-        if (atomic_load(&helpers[i].asleep)) {
+    atomic_store_explicit(
+        &open_job, ++last_job * TICKET + (uint64_t)threads, memory_order_seq_cst);
+    for (i = 1; i < threads && i <= helper_count; i++) {
+        if (atomic_load_explicit(&helpers[i].asleep, memory_order_seq_cst)) {
             lock(&beds);
             wake(&helpers[i].bed);
             unlock(&beds);
@@ -321,18 +338,19 @@ void zdl_run(zdl_chunk run, void *job, size_t chunks, int threads)
     work(0);
     /* Nobody comes in any more; whoever is inside has one chunk left at most. A helper that
      * the system keeps from running is not waited for in a loop. */
-    atomic_store(&open_job, 0);
-    if (atomic_load(&inside) > 0) {
+    atomic_store_explicit(&open_job, 0, memory_order_seq_cst);
+    if (is_somebody_inside()) {
         end = now() + zdl_tuning.spin;
-        while (atomic_load(&inside) > 0 && now() < end)
+        while (is_somebody_inside() && now() < end)
             relax();
     }
-    if (atomic_load(&inside) > 0) {
+    if (is_somebody_inside()) {
         lock(&beds);
-        atomic_store(&caller_sleeps, 1);
-        while (atomic_load(&inside) > 0)
+        atomic_store_explicit(&caller_sleeps, 1, memory_order_seq_cst);
+        while (is_somebody_inside())
             sleep_on(&all_out, &beds);
-        atomic_store(&caller_sleeps, 0);
+        /* At worst it is woken in vain. */
+        atomic_store_explicit(&caller_sleeps, 0, memory_order_relaxed);
         unlock(&beds);
     }
     unlock(&in_use);
@@ -342,5 +360,7 @@ int zdl_in_a_row(void)
 {
     static _Atomic double asked_before;
     double asked = now();
-    return asked - atomic_exchange(&asked_before, asked) < 2 * zdl_tuning.spin;
+    /* A hint: nothing else depends on it. */
+    asked -= atomic_exchange_explicit(&asked_before, asked, memory_order_relaxed);
+    return asked < 2 * zdl_tuning.spin;
 }

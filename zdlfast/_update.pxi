@@ -127,7 +127,11 @@ cdef class OnKernels(Locked):
         cdef const Rule *rule = &table[self.kernel.row]
         cdef double[MAX_NUMBERS] numbers
         cdef dict attributes = PyObject_GenericGetDict(self, NULL)
+        cdef dict seen = as_seen(attributes)
         cdef PyObject *containers[MAX_ARRAYS]
+        cdef PyObject *copies[MAX_ARRAYS]
+        cdef PyObject **walked = containers
+        cdef list kept
         cdef PyObject *found
         cdef Py_ssize_t at = 0, size, ready = 0
         cdef bint by_key = is_dict(<PyObject *>params), fresh = False
@@ -139,12 +143,12 @@ cdef class OnKernels(Locked):
         if not self.groups.known:
             self._check_ready()
             self.groups.learn(self, self.kernel.options, ())
-        step = self.next_step(attributes, &at, numbers)
+        step = self.next_step(seen, &at, numbers)
         if step is NotImplemented:
             return NotImplemented
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         for i in range(rule.slots):
-            containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
+            containers[2 + i] = look_up(seen, <str>self.kernel.slots[i], &at)
         for i in range(2 + rule.slots):
             if i > 1 and containers[i] == Py_None:
                 fresh = True
@@ -154,7 +158,10 @@ cdef class OnKernels(Locked):
                 return NotImplemented
         for i in range(2, 2 + rule.slots if fresh else 2):
             containers[i] = NULL
-        size = len(params)
+        if ZDL_FREE_THREADED:
+            kept = copy_all(containers, copies, 2 + rule.slots, by_key)
+            walked = copies
+        size = len(<object>walked[0])
         if size > FEW:
             entries = <Entry *>malloc(size * sizeof(Entry))
             if entries == NULL:
@@ -162,10 +169,10 @@ cdef class OnKernels(Locked):
         try:
             if by_key:
                 gathered = gather_dicts(
-                    entries, &ready, containers, size, 2 + rule.slots, self.groups)
+                    entries, &ready, walked, size, 2 + rule.slots, self.groups)
             else:
                 gathered = gather_lists(
-                    entries, &ready, containers, size, 2 + rule.slots, self.groups)
+                    entries, &ready, walked, size, 2 + rule.slots, self.groups)
             if gathered == IRREGULAR:
                 return NotImplemented
             if gathered == ALL_USUAL and not fresh and not self.loaded:
@@ -282,6 +289,27 @@ cdef class OnKernels(Locked):
         self._updates += 1
 
 
+# Without the GIL another thread may change a container, or an optimizer's attributes, in the
+# middle of a walk, and free what was borrowed from it. So copies are walked, which no other
+# thread knows and which keep what is in them; Python copies dicts and lists at one moment.
+
+cdef inline dict as_seen(dict attributes):
+    return attributes.copy() if ZDL_FREE_THREADED else attributes
+
+
+cdef list copy_all(PyObject **containers, PyObject **copies, int count, bint by_key):
+    """Fill in a copy of each container; return them all, which keeps them."""
+    cdef list kept = []
+    cdef int i
+    for i in range(count):
+        copies[i] = NULL
+        if containers[i] != NULL:
+            taken = (<dict>containers[i]).copy() if by_key else (<list>containers[i])[:]
+            kept.append(taken)
+            copies[i] = <PyObject *>taken
+    return kept
+
+
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
     """The value of an attribute, found fastest at place `at` of the instance's dict."""
     cdef PyObject *key
@@ -293,7 +321,8 @@ cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except?
 
 # ------------------------------------------------------------------ containers -> entries
 
-# Both fill in `entries` with borrowed references, and no Python code runs meanwhile.
+# Both fill in `entries` with borrowed references, and no Python code runs meanwhile that could
+# change a container.
 
 cdef enum:
     IRREGULAR       # Python has to look them up
