@@ -19,7 +19,7 @@ from zdlfast._files import load, save
 from zdlfast._optimizer import Optimizer
 from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
-from zdlfast.drop_in import patch
+from zdlfast.adapters import patch, patched, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,9 +29,11 @@ __all__ = [
     "get_num_threads",
     "load",
     "patch",
+    "patched",
     "save",
     "set_num_threads",
     "threads",
+    "unpatch",
 ]
 
 _simd = _os.environ.get("ZDLFAST_SIMD")
