@@ -2,9 +2,9 @@
 
     python tests/golden.py zdlfast/_kernels_*.so
 
-prints the hashes of what every rule makes of values of all kinds: ordinary ones, tiny and huge
+prints the hash of what each rule makes of values of all kinds: ordinary ones, tiny and huge
 ones, subnormal ones, infinities and NaN (which count as equal, whatever their payload), with the
-parameter and the gradient of one dtype, and of two. They are the same for every compiler, CPU and
+parameter and the gradient of one dtype, and of two. It is the same for every compiler, CPU and
 instruction set, or something is wrong with one of them. (Adam's options here have powers that are
 exact: the last bit of others is the C library's.) Each file is loaded in a process of its own,
 which may die of an instruction that this CPU has not got.
@@ -19,14 +19,18 @@ import sys
 from pathlib import Path
 
 EXPECTED = {
-    "one dtype": "3e318f0eea8874578a856b70a54fd18f3bd3902adb09dc33e41bd8dee3c4fe30",
-    "two dtypes": "7ee672bf15cb7fea837abb994d811324978ae91e68b0c25537c84e01c18206d6",
+    "sgd": "88af1ed4983166afdb398e022affe78dfebae944094320e82060d40b3ae0f3cc",
+    "momentum": "eac9f7f3f104d2ebf6c632340f6d2e28f212e81a251d99bd83243447a6534a62",
+    "nesterov": "3a62854abb6b00dfcb067d803e0b1b22b632e484177bcf1186661c4e4f417a1a",
+    "adagrad": "08d519905e8aa2c459be649cb35b577058fd09039fe4943e3e404a8bcaa5a780",
+    "rmsprop": "e1bad4a866a394088ee656566cddc61fa50ab7ab48bb85301177a78ac9608908",
+    "adam": "c556923589b1b0049347e8096616474d5e884f8a424476c2372fbc88f19fce55",
 }
 COUNT, STEPS = 4099, 5
-MAX_SCALARS, FIRST_SCALAR = 16, 2
+MAX_SCALARS, FIRST_SCALAR, MAX_NUMBERS = 16, 3, 4
 DOUBLES = ctypes.POINTER(ctypes.c_double)
 ARRAYS = ctypes.POINTER(ctypes.c_void_p)
-SCALARS = ctypes.CFUNCTYPE(None, DOUBLES, ctypes.c_double, ctypes.c_void_p)
+SCALARS = ctypes.CFUNCTYPE(None, DOUBLES, ctypes.c_double, DOUBLES, ctypes.c_void_p)
 LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int, ARRAYS, ctypes.c_ssize_t, DOUBLES)
 KINDS = (ctypes.c_float, ctypes.c_double)
 PARAM_DOUBLE, GRAD_DOUBLE = 1, 2
@@ -48,24 +52,43 @@ class Rule(ctypes.Structure):
         ("name", ctypes.c_char_p),
         ("options", ctypes.c_int),
         ("slots", ctypes.c_int),
+        ("numbers", ctypes.c_int),
         ("scalars", SCALARS),
         ("loop", LOOP),
     )
 
 
-def table(path):
-    """The rules of a kernel module, by name; the module itself, lest it be unloaded."""
+MAX_RULES = 64
+STAGE = ctypes.CFUNCTYPE(
+    None, ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_ssize_t, *[ctypes.c_double] * 3
+)
+SQUARE_SUM = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t)
+
+
+class Kernels(ctypes.Structure):
+    """What a kernel module hands to the engine."""
+
+    _fields_ = (("rules", Rule * MAX_RULES), ("stage", STAGE), ("square_sum", SQUARE_SUM))
+
+
+def load(path):
+    """The kernels of a module; the module itself, lest it be unloaded."""
     name = Path(path).name.split(".")[0]
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    rows = ctypes.cast(get(module.table, b"zdlfast.rules"), ctypes.POINTER(Rule))
+    address = get(module.table, b"zdlfast.kernels")
+    return ctypes.cast(address, ctypes.POINTER(Kernels)).contents, module
+
+
+def by_name(kernels):
+    """The rules of a module's kernels."""
     rules = {}
-    while rows[len(rules)].name:
-        rules[rows[len(rules)].name.decode()] = rows[len(rules)]
-    return rules, module
+    while kernels.rules[len(rules)].name:
+        rules[kernels.rules[len(rules)].name.decode()] = kernels.rules[len(rules)]
+    return rules
 
 
 def values(seed, kind, positive):
@@ -93,45 +116,43 @@ def bits_of(array, kind):
     )
 
 
-def run(rule, options, step, arrays, kind, g_scale=1.0, p_decay=1.0):
+def run(rule, options, step, arrays, kind, numbers, neutral=(1.0, 1.0, 0.0)):
     """One step of a rule over arrays of ctypes: the parameter's, the gradient's, the state's."""
     given = (ctypes.c_double * MAX_SCALARS)(*options)
-    scalars = (ctypes.c_double * MAX_SCALARS)(g_scale, p_decay)
+    scalars = (ctypes.c_double * MAX_SCALARS)(*neutral)
     own = ctypes.addressof(scalars) + FIRST_SCALAR * ctypes.sizeof(ctypes.c_double)
-    rule.scalars(given, float(step), own)
+    rule.scalars(given, float(step), numbers, own)
     pointers = (ctypes.c_void_p * len(arrays))(*map(ctypes.addressof, arrays))
     rule.loop(kind, pointers, len(arrays[0]), scalars)
 
 
 def golden(path):
-    """The hashes of all rules, dtypes and steps."""
-    rules, module = table(path)
-    found = {}
-    for what, same in (("one dtype", True), ("two dtypes", False)):
-        digest = hashlib.sha256()
-        for name, options in OPTIONS.items():
-            rule = rules[name]
-            for wide, kind in enumerate(KINDS):
-                grad_wide = wide if same else 1 - wide
-                state = [values(2 + i, kind, True) for i in range(rule.slots)]
-                p = values(1, kind, False)
-                for step in range(1, STEPS + 1):
-                    g = values(10 + step, KINDS[grad_wide], False)
-                    loop = PARAM_DOUBLE * wide + GRAD_DOUBLE * grad_wide
-                    run(rule, options, step, [p, g, *state], loop)
-                    for array in (p, *state):
-                        digest.update(bits_of(array, kind))
-        found[what] = digest.hexdigest()
-    del module
+    """The hash of each rule, over all dtypes and steps."""
+    kernels, module = load(path)
+    rules, found = by_name(kernels), {}
+    for name, options in OPTIONS.items():
+        rule, digest = rules[name], hashlib.sha256()
+        for wide, grad_wide in ((0, 0), (1, 1), (0, 1), (1, 0)):
+            kind = KINDS[wide]
+            state = [values(2 + i, kind, True) for i in range(rule.slots)]
+            p, numbers = values(1, kind, False), (ctypes.c_double * MAX_NUMBERS)()
+            for step in range(1, STEPS + 1):
+                g = values(10 + step, KINDS[grad_wide], False)
+                loop = PARAM_DOUBLE * wide + GRAD_DOUBLE * grad_wide
+                run(rule, options, step, [p, g, *state], loop, numbers)
+                for array in (p, *state):
+                    digest.update(bits_of(array, kind))
+        found[name] = digest.hexdigest()
+    del kernels, module
     return found
 
 
 def main(paths):
     if len(paths) == 1:
         found = golden(paths[0])
-        for what, digest in found.items():
-            verdict = "as expected" if digest == EXPECTED[what] else "NOT AS EXPECTED"
-            print(f"{digest} {verdict}, {what}: {paths[0]}")
+        for rule, digest in found.items():
+            verdict = "as expected" if digest == EXPECTED.get(rule) else "NOT AS EXPECTED"
+            print(f"{digest} {verdict}, {rule}: {paths[0]}")
         return 0 if found == EXPECTED else 1
     status = 0
     for path in paths:

@@ -23,13 +23,18 @@ SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0]
 
 @pytest.fixture(params=_engine.available())
 def kernels(request):
-    """The table of the rules for one instruction set."""
+    """All that one instruction set's module hands over."""
     (path,) = (
         f for f in FOLDER.glob(f"_kernels_{request.param}.*") if f.suffix in (".so", ".pyd")
     )
-    rules, module = golden.table(path)
-    yield rules
+    found, module = golden.load(path)
+    yield found
     del module
+
+
+@pytest.fixture
+def rules(kernels):
+    return golden.by_name(kernels)
 
 
 @pytest.fixture(params=itertools.product(DTYPES, DTYPES), ids=lambda p: "-".join(
@@ -50,13 +55,14 @@ def values(rng, dtype, n=N):
     return drawn
 
 
-def step(kernel, options, arrays, dtypes, scaled=False, **scales):
+def step(kernel, options, arrays, dtypes, scaled=False, g_scale=1.0, p_decay=1.0, flush=0.0):
     """What a kernel makes of copies of these arrays: the parameter, then the state."""
     wide, grad_wide = (dtype is np.float64 for dtype in dtypes)
     kind = golden.PARAM_DOUBLE * wide + golden.GRAD_DOUBLE * grad_wide + SCALED * scaled
     copies = [array.copy() for array in arrays]
     given = [np.ctypeslib.as_ctypes(array) for array in copies]
-    golden.run(kernel, options, 3, given, kind, **scales)
+    numbers = (ctypes.c_double * golden.MAX_NUMBERS)()
+    golden.run(kernel, options, 3, given, kind, numbers, (g_scale, p_decay, flush))
     assert_same_bits(copies[1], arrays[1])  # a gradient is only read
     return copies[:1] + copies[2:]
 
@@ -84,8 +90,8 @@ def times(array, scale):
 
 
 @pytest.fixture
-def kernel(kernels, rule):
-    return kernels[_rules.RULES[rule.name].loop]
+def kernel(rules, rule):
+    return rules[_rules.RULES[rule.name].loop]
 
 
 @pytest.fixture
@@ -93,13 +99,14 @@ def options(rule):
     return list(OPTIONS[rule.name].values())
 
 
-def test_a_table_has_every_rule_with_its_options_and_slots(kernels):
+def test_a_table_has_every_rule_with_its_options_and_slots(rules):
     for rule in _rules.RULES.values():
-        row = kernels[rule.loop]
-        assert (row.options, row.slots) == (len(rule.options), len(rule.slots))
+        row = rules[rule.loop]
+        expected = (len(rule.options), len(rule.slots), len(rule.numbers))
+        assert (row.options, row.slots, row.numbers) == expected
 
 
-def test_scales_of_one_give_the_bits_of_the_loop_without_them(kernel, options, rng, dtypes):
+def test_neutral_scalars_give_the_bits_of_the_loop_without_them(kernel, options, rng, dtypes):
     for _ in range(5):
         arrays = drawn(rng, kernel, dtypes)
         plain = step(kernel, options, arrays, dtypes)
@@ -126,6 +133,18 @@ def test_a_decayed_parameter_is_the_parameter_multiplied_before(
     assert_same(step(kernel, options, arrays, dtypes, True, p_decay=decay), expected)
 
 
+def test_subnormal_state_is_flushed_to_zero_after_the_step(kernel, options, rng, dtypes):
+    smallest = np.finfo(dtypes[0]).smallest_normal
+    for _ in range(5):
+        arrays = drawn(rng, kernel, dtypes)
+        for i in range(2, len(arrays)):
+            arrays[i][::3] = smallest * rng.uniform(0, 4, arrays[i][::3].shape)
+        arrays[1][::3] = 0.0
+        kept = step(kernel, options, arrays, dtypes, scaled=True)
+        expected = kept[:1] + [np.where(abs(a) < smallest, a.dtype.type(0), a) for a in kept[1:]]
+        assert_same(step(kernel, options, arrays, dtypes, True, flush=1.0), expected)
+
+
 def test_every_length_from_none_on(kernel, options, rng, dtypes):
     """One element by itself is what it is among others, and nothing past the end is touched."""
     arrays = drawn(rng, kernel, dtypes)
@@ -141,10 +160,11 @@ def test_every_length_from_none_on(kernel, options, rng, dtypes):
 # ------------------------------------------------------------------ the scalars of a step
 
 
-def scalars_of(kernel, options, t):
+def scalars_of(kernel, options, t, numbers=()):
     found = (ctypes.c_double * golden.MAX_SCALARS)(*[math.nan] * golden.MAX_SCALARS)
     given = (ctypes.c_double * golden.MAX_SCALARS)(*options)
-    kernel.scalars(given, float(t), ctypes.addressof(found))
+    before = (ctypes.c_double * golden.MAX_NUMBERS)(*numbers)
+    kernel.scalars(given, float(t), before, ctypes.addressof(found))
     return [scalar for scalar in found if not math.isnan(scalar)]
 
 
@@ -203,7 +223,7 @@ def step_size(o, power):
     return o["lr"] * math.sqrt(1.0 - power(o["beta2"])) / (1.0 - power(o["beta1"]))
 
 
-def test_the_step_size_of_adam_hangs_on_the_last_bit_of_a_power(kernels, rng):
+def test_the_step_size_of_adam_hangs_on_the_last_bit_of_a_power(rules, rng):
     """The one number that another C library may compute otherwise, and by no more than that."""
     for t in [*range(1, 200), 1000, 1999]:
         options = {"lr": 0.001, "beta1": rng.uniform(0.5, 1), "beta2": rng.uniform(0.9, 1)}
@@ -216,15 +236,51 @@ def test_the_step_size_of_adam_hangs_on_the_last_bit_of_a_power(kernels, rng):
             step_size(options, dict(zip(around, powers, strict=True)).__getitem__)
             for powers in itertools.product(*around.values())
         }
-        found = scalars_of(kernels["adam"], [*options.values(), 1e-7], t)[2]
+        found = scalars_of(rules["adam"], [*options.values(), 1e-7], t)[2]
         assert found in possible
 
 
-def test_with_exact_powers_the_step_size_of_adam_is_exact(kernels):
+def test_with_exact_powers_the_step_size_of_adam_is_exact(rules):
     """With these options the golden hashes are the same with every C library."""
     lr, beta1, beta2, eps = golden.OPTIONS["adam"]
     for t in range(1, golden.STEPS + 1):
-        found = scalars_of(kernels["adam"], [lr, beta1, beta2, eps], t)[2]
+        found = scalars_of(rules["adam"], [lr, beta1, beta2, eps], t)[2]
         powers = {beta: rounded(Fraction(beta) ** t) for beta in (beta1, beta2)}
         assert all(Fraction(power) == Fraction(beta) ** t for beta, power in powers.items())
         assert found == step_size({"lr": lr, "beta1": beta1, "beta2": beta2}, powers.get)
+
+
+# ------------------------------------------------------------------ gradients
+
+
+@pytest.mark.parametrize("n", [*range(70), 4095, 4096])
+def test_squares_are_summed_lane_by_lane_in_double_precision(kernels, rng, n):
+    for dtype in DTYPES:
+        grad = values(rng, dtype, max(n, N))[:n]
+        rows = np.zeros((n // 16 + 1, 16))
+        rows.flat[:n] = grad.astype(float)
+        with np.errstate(over="ignore"):
+            lanes = np.add.reduce(rows * rows, axis=0)
+        while len(lanes) > 1:
+            lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+        found = kernels.square_sum(dtype is np.float64, grad.ctypes.data, n)
+        assert_same_bits(found, lanes[0])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize(("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)])
+def test_a_staged_gradient_is_scaled_then_clipped_then_decayed(
+    kernels, rng, dtypes, g_scale, clip, decay
+):
+    param, grad = values(rng, dtypes[0]), values(rng, dtypes[1])
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = np.clip(g_scale * grad, -clip, clip)
+        if decay:
+            expected = expected + decay * param
+    found = np.empty_like(expected)
+    kind = golden.PARAM_DOUBLE * (dtypes[0] is np.float64) + golden.GRAD_DOUBLE * (
+        dtypes[1] is np.float64
+    )
+    pointers = [array.ctypes.data for array in (param, grad, found)]
+    kernels.stage(kind, *pointers, N, g_scale, clip, decay)
+    assert_same_bits(found, expected)

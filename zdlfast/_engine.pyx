@@ -29,6 +29,7 @@ from libc.string cimport memcpy, memset, strcmp
 
 from zdlfast._kernels cimport (
     FIRST_SCALAR,
+    FLUSH,
     G_SCALE,
     GRAD_DOUBLE,
     MAX_ARRAYS,
@@ -38,6 +39,7 @@ from zdlfast._kernels cimport (
     P_DECAY,
     PARAM_DOUBLE,
     SCALED,
+    Kernels,
     Loop,
     Rule,
 )
@@ -130,7 +132,8 @@ cdef void *memmap_type = <PyObject *>np.memmap
 
 # ------------------------------------------------------------------ instruction sets
 
-cdef const Rule *table = NULL
+cdef const Kernels *kernels = NULL
+cdef const Rule *table = NULL       # of these
 cdef str table_name = None
 
 
@@ -146,11 +149,12 @@ def available() -> list[str]:
 
 def use(str simd) -> None:
     """From now on take the kernels that were built for this instruction set."""
-    global table, table_name
+    global kernels, table, table_name
     if simd not in available():
         raise ValueError(f"no kernels for {simd!r} on this machine, only {available()}")
     module = importlib.import_module(f"zdlfast._kernels_{simd}")
-    table = <const Rule *>PyCapsule_GetPointer(module.table, b"zdlfast.rules")
+    kernels = <const Kernels *>PyCapsule_GetPointer(module.table, b"zdlfast.kernels")
+    table = kernels.rules
     table_name = simd
 
 

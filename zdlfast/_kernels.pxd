@@ -1,26 +1,32 @@
-# What a kernel module hands to the engine: a table of rules, in a capsule.
+# What a kernel module hands to the engine, in a capsule: a table of rules, and what reads or
+# prepares gradients.
 
 cdef enum:
     MAX_RULES = 64
     MAX_OPTIONS = 16
     MAX_SCALARS = 16
     MAX_SLOTS = 4
+    MAX_NUMBERS = 4
     MAX_ARRAYS = 2 + MAX_SLOTS  # the parameter, its gradient, and the state
 
-# The scalars that every loop takes. Both are 1.0 if nothing is to be scaled.
+# The scalars that every loop takes. With these values they change nothing: 1.0, 1.0, 0.0.
 cdef enum:
     G_SCALE = 0             # the gradient is multiplied by it before anything else
-    P_DECAY = 1             # and so is the parameter, where the rule has it
-    FIRST_SCALAR = 2        # where a rule's own begin
+    P_DECAY = 1             # and so is the parameter
+    FLUSH = 2               # 1.0: state below the smallest normal number becomes zero
+    FIRST_SCALAR = 3        # where a rule's own begin
 
 # Which of its loops a rule is to take: the sum of these.
 cdef enum:
     PARAM_DOUBLE = 1        # parameter and state are float64, not float32
     GRAD_DOUBLE = 2
-    SCALED = 4              # G_SCALE or P_DECAY is not 1.0
+    SCALED = 4              # one of the scalars of every loop changes something
 
-# A rule's own scalars of step t from the optimizer's options, in double precision.
-ctypedef void (*Scalars)(const double *options, double t, double *scalars) noexcept nogil
+# A rule's own scalars of step t from the optimizer's options, in double precision. Its numbers,
+# which are state like the slots, are those before the step and become those after it.
+ctypedef void (*Scalars)(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil
 
 # One loop over n elements of a parameter, its gradient and its state: contiguous and aligned,
 # none overlapping another.
@@ -32,5 +38,25 @@ ctypedef struct Rule:
     const char *name
     int options
     int slots
+    int numbers
     Scalars scalars
     Loop loop
+
+# The gradient that a loop takes, from the one that was given: scaled, then clipped to
+# [-clip, clip], then with `decay` times the parameter added, which promotes it to the wider dtype.
+ctypedef void (*Stage)(
+    int kind, const void *p, const void *g, void *staged, Py_ssize_t n, double g_scale,
+    double clip, double decay
+) noexcept nogil
+
+# The sum of the squares of up to SUMMED elements, in double precision and in a fixed order.
+ctypedef double (*SquareSum)(bint is_double, const void *g, Py_ssize_t n) noexcept nogil
+
+cdef enum:
+    SUMMED = 4096
+    LANES = 16
+
+ctypedef struct Kernels:
+    Rule rules[MAX_RULES]
+    Stage stage
+    SquareSum square_sum

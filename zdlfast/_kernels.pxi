@@ -12,20 +12,25 @@
 # (cdivision) and that a root sets no errno (-fno-math-errno).
 #
 # Each rule is a loop for any pair of dtypes, and a function that takes its arrays as the engine
-# has them and calls the loop of their dtypes. Where there are no divisions for the two
-# multiplications by 1.0 to hide behind, there is a loop without them (`Plain`).
+# has them and calls the loop of their dtypes. Where there are no divisions for the scalars of
+# every loop to hide behind, there is a loop in which they are constants that change nothing
+# (`Plain`).
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport pow, sqrt, sqrtf
+from libc.float cimport DBL_MIN, FLT_MIN
+from libc.math cimport fabs, fabsf, pow, sqrt, sqrtf
 
 from zdlfast._kernels cimport (
     FIRST_SCALAR,
+    FLUSH,
     G_SCALE,
     GRAD_DOUBLE,
+    LANES,
     MAX_RULES,
     P_DECAY,
     PARAM_DOUBLE,
     SCALED,
+    Kernels,
     Loop,
     Rule,
     Scalars,
@@ -43,7 +48,7 @@ ctypedef fused G:
     float
     double
 
-# Whether a loop scales: a type, so that it is decided when the loop is compiled.
+# Whether the scalars of every loop count: a type, so that it is decided when it is compiled.
 ctypedef char Plain
 ctypedef int Scaled
 ctypedef fused Variant:
@@ -65,11 +70,19 @@ cdef inline P plus(P array, double scalar) noexcept nogil:
     return array + <P>scalar
 
 
-cdef inline P scaled(double scalar, P array, Variant variant) noexcept nogil:
+cdef inline double unless_plain(double scalar, double neutral, Variant variant) noexcept nogil:
     if Variant is Plain:
-        return array
+        return neutral
     else:
-        return <P>scalar * array
+        return scalar
+
+
+cdef inline P kept(P state, double flush) noexcept nogil:
+    """What is stored of new state: zero in the place of a subnormal number, if that is asked."""
+    if P is float:
+        return 0.0 if fabsf(state) < <P>flush * FLT_MIN else state
+    else:
+        return 0.0 if fabs(state) < <P>flush * DBL_MIN else state
 
 
 cdef inline P root(P array) noexcept nogil:
@@ -81,7 +94,9 @@ cdef inline P root(P array) noexcept nogil:
 
 # ------------------------------------------------------------------ SGD
 
-cdef void sgd_scalars(const double *options, double t, double *scalars) noexcept nogil:
+cdef void sgd_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
     scalars[0] = options[0]
 
 
@@ -89,10 +104,11 @@ cdef inline void sgd_loop(
     P *restrict p, const G *restrict g, Py_ssize_t n, const double *scalars, Variant variant
 ) noexcept nogil:
     cdef Py_ssize_t i
-    cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
     cdef double lr = scalars[FIRST_SCALAR]
     for i in range(n):
-        p[i] = <P>(scaled(p_decay, p[i], variant) - times(lr, scaled(g_scale, g[i], variant)))
+        p[i] = <P>(times(p_decay, p[i]) - times(lr, times(g_scale, g[i])))
 
 
 cdef void sgd(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
@@ -112,7 +128,9 @@ cdef void sgd(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept 
 
 # ------------------------------------------------------------------ Momentum
 
-cdef void momentum_scalars(const double *options, double t, double *scalars) noexcept nogil:
+cdef void momentum_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
     cdef double lr = options[0], mu = options[1]
     scalars[0], scalars[1] = mu, lr
 
@@ -122,11 +140,15 @@ cdef inline void momentum_loop(
     Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
-    cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
+    cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
     cdef double mu = scalars[FIRST_SCALAR], lr = scalars[FIRST_SCALAR + 1]
+    cdef P new
     for i in range(n):
-        v[i] = <P>(times(mu, v[i]) - times(lr, scaled(g_scale, g[i], variant)))
-        p[i] = scaled(p_decay, p[i], variant) + v[i]
+        new = <P>(times(mu, v[i]) - times(lr, times(g_scale, g[i])))
+        p[i] = times(p_decay, p[i]) + new
+        v[i] = kept(new, flush)
 
 
 cdef void momentum(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
@@ -146,7 +168,9 @@ cdef void momentum(int kind, void *const *a, Py_ssize_t n, const double *s) noex
 
 # ------------------------------------------------------------------ Nesterov
 
-cdef void nesterov_scalars(const double *options, double t, double *scalars) noexcept nogil:
+cdef void nesterov_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
     cdef double lr = options[0], mu = options[1]
     scalars[0], scalars[1], scalars[2], scalars[3] = mu * mu, (1 + mu) * lr, mu, lr
 
@@ -156,16 +180,18 @@ cdef inline void nesterov_loop(
     Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
-    cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
+    cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
     cdef double mu2 = scalars[FIRST_SCALAR], lr_ahead = scalars[FIRST_SCALAR + 1]
     cdef double mu = scalars[FIRST_SCALAR + 2], lr = scalars[FIRST_SCALAR + 3]
     cdef P ahead
     cdef G grad
     for i in range(n):
-        grad = scaled(g_scale, g[i], variant)
-        ahead = scaled(p_decay, p[i], variant) + times(mu2, v[i])
+        grad = times(g_scale, g[i])
+        ahead = times(p_decay, p[i]) + times(mu2, v[i])
         p[i] = <P>(ahead - times(lr_ahead, grad))
-        v[i] = <P>(times(mu, v[i]) - times(lr, grad))
+        v[i] = kept(<P>(times(mu, v[i]) - times(lr, grad)), flush)
 
 
 cdef void nesterov(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
@@ -185,7 +211,9 @@ cdef void nesterov(int kind, void *const *a, Py_ssize_t n, const double *s) noex
 
 # ------------------------------------------------------------------ AdaGrad
 
-cdef void adagrad_scalars(const double *options, double t, double *scalars) noexcept nogil:
+cdef void adagrad_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
     cdef double lr = options[0], eps = options[1]
     scalars[0], scalars[1] = lr, eps
 
@@ -195,12 +223,15 @@ cdef inline void adagrad_loop(
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
+    cdef double flush = scalars[FLUSH]
     cdef double lr = scalars[FIRST_SCALAR], eps = scalars[FIRST_SCALAR + 1]
     cdef G grad
+    cdef P new
     for i in range(n):
         grad = times(g_scale, g[i])
-        h[i] = <P>(h[i] + grad * grad)
-        p[i] = <P>(times(p_decay, p[i]) - times(lr, grad) / plus(root(h[i]), eps))
+        new = <P>(h[i] + grad * grad)
+        p[i] = <P>(times(p_decay, p[i]) - times(lr, grad) / plus(root(new), eps))
+        h[i] = kept(new, flush)
 
 
 cdef void adagrad(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
@@ -217,7 +248,9 @@ cdef void adagrad(int kind, void *const *a, Py_ssize_t n, const double *s) noexc
 
 # ------------------------------------------------------------------ RMSprop
 
-cdef void rmsprop_scalars(const double *options, double t, double *scalars) noexcept nogil:
+cdef void rmsprop_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
     cdef double lr = options[0], decay = options[1], eps = options[2]
     scalars[0], scalars[1], scalars[2], scalars[3] = decay, 1 - decay, lr, eps
 
@@ -227,13 +260,16 @@ cdef inline void rmsprop_loop(
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
+    cdef double flush = scalars[FLUSH]
     cdef double decay = scalars[FIRST_SCALAR], rate = scalars[FIRST_SCALAR + 1]
     cdef double lr = scalars[FIRST_SCALAR + 2], eps = scalars[FIRST_SCALAR + 3]
     cdef G grad
+    cdef P new
     for i in range(n):
         grad = times(g_scale, g[i])
-        h[i] = <P>(times(decay, h[i]) + times(rate, grad) * grad)
-        p[i] = <P>(times(p_decay, p[i]) - times(lr, grad) / plus(root(h[i]), eps))
+        new = <P>(times(decay, h[i]) + times(rate, grad) * grad)
+        p[i] = <P>(times(p_decay, p[i]) - times(lr, grad) / plus(root(new), eps))
+        h[i] = kept(new, flush)
 
 
 cdef void rmsprop(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
@@ -250,7 +286,9 @@ cdef void rmsprop(int kind, void *const *a, Py_ssize_t n, const double *s) noexc
 
 # ------------------------------------------------------------------ Adam
 
-cdef void adam_scalars(const double *options, double t, double *scalars) noexcept nogil:
+cdef void adam_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
     cdef double lr = options[0], beta1 = options[1], beta2 = options[2], eps = options[3]
     cdef double lr_t = lr * sqrt(1 - pow(beta2, t)) / (1 - pow(beta1, t))
     scalars[0], scalars[1], scalars[2], scalars[3] = 1 - beta1, 1 - beta2, lr_t, eps
@@ -258,30 +296,43 @@ cdef void adam_scalars(const double *options, double t, double *scalars) noexcep
 
 cdef inline void adam_loop(
     P *restrict p, const G *restrict g, P *restrict m, P *restrict v, Py_ssize_t n,
-    const double *scalars,
+    const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
-    cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
+    cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
     cdef double rate1 = scalars[FIRST_SCALAR], rate2 = scalars[FIRST_SCALAR + 1]
     cdef double lr_t = scalars[FIRST_SCALAR + 2], eps = scalars[FIRST_SCALAR + 3]
     cdef G grad
+    cdef P mean, square
     for i in range(n):
         grad = times(g_scale, g[i])
-        m[i] = <P>(m[i] + times(rate1, grad - m[i]))
-        v[i] = <P>(v[i] + times(rate2, grad * grad - v[i]))
-        p[i] = <P>(times(p_decay, p[i]) - times(lr_t, m[i]) / plus(root(v[i]), eps))
+        mean = <P>(m[i] + times(rate1, grad - m[i]))
+        square = <P>(v[i] + times(rate2, grad * grad - v[i]))
+        p[i] = <P>(times(p_decay, p[i]) - times(lr_t, mean) / plus(root(square), eps))
+        m[i], v[i] = kept(mean, flush), kept(square, flush)
 
 
 cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    kind &= DD
     if kind == FF:
-        adam_loop(<float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s)
-    elif kind == FD:
-        adam_loop(<float *>a[0], <const double *>a[1], <float *>a[2], <float *>a[3], n, s)
-    elif kind == DF:
-        adam_loop(<double *>a[0], <const float *>a[1], <double *>a[2], <double *>a[3], n, s)
+        adam_loop(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, <Plain>0)
+    elif kind == DD:
+        adam_loop(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Plain>0)
+    elif kind & DD == FF:
+        adam_loop(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, <Scaled>0)
+    elif kind & DD == FD:
+        adam_loop(
+            <float *>a[0], <const double *>a[1], <float *>a[2], <float *>a[3], n, s, <Scaled>0)
+    elif kind & DD == DF:
+        adam_loop(
+            <double *>a[0], <const float *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
     else:
-        adam_loop(<double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s)
+        adam_loop(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
 
 
 # ------------------------------------------------------------------ the benchmark's limit
@@ -289,7 +340,9 @@ cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept
 # No optimizer, but what memory allows one. As many streams are read and written as by a rule
 # with 0, 1 or 2 slots, with next to no arithmetic. Of one dtype only.
 
-cdef void stream_scalars(const double *options, double t, double *scalars) noexcept nogil:
+cdef void stream_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
     pass
 
 
@@ -339,35 +392,107 @@ cdef void stream_2(int kind, void *const *a, Py_ssize_t n, const double *s) noex
         stream_2_loop(<float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n)
 
 
+# ------------------------------------------------------------------ gradients
+
+cdef inline G clipped(G value, G clip) noexcept nogil:
+    """As numpy.clip does it: NaN stays, and so does -0.0."""
+    value = value if value != value or value > -clip else -clip
+    return value if value != value or value < clip else clip
+
+
+# The wider of two dtypes.
+ctypedef fused W:
+    float
+    double
+
+
+cdef inline void stage_loop(
+    const P *restrict p, const G *restrict g, W *restrict staged, Py_ssize_t n, double g_scale,
+    double clip, double decay,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    if decay == 0.0:
+        for i in range(n):
+            staged[i] = <W>clipped(times(g_scale, g[i]), <G>clip)
+    else:
+        for i in range(n):
+            staged[i] = <W>(clipped(times(g_scale, g[i]), <G>clip) + times(decay, p[i]))
+
+
+cdef void stage(
+    int kind, const void *p, const void *g, void *staged, Py_ssize_t n, double g_scale,
+    double clip, double decay,
+) noexcept nogil:
+    kind &= DD
+    if kind == FF:
+        stage_loop(<const float *>p, <const float *>g, <float *>staged, n, g_scale, clip, decay)
+    elif kind == FD:
+        stage_loop(<const float *>p, <const double *>g, <double *>staged, n, g_scale, clip, decay)
+    elif kind == DD:
+        stage_loop(<const double *>p, <const double *>g, <double *>staged, n, g_scale, clip, decay)
+    elif decay == 0.0:
+        stage_loop(<const double *>p, <const float *>g, <float *>staged, n, g_scale, clip, decay)
+    else:
+        stage_loop(<const double *>p, <const float *>g, <double *>staged, n, g_scale, clip, decay)
+
+
+cdef inline double square_sum_loop(const G *g, Py_ssize_t n) noexcept nogil:
+    # Lane by lane, and the lanes folded in halves: an order that no width of instruction changes.
+    cdef double[LANES] sums
+    cdef double value
+    cdef Py_ssize_t row, lane, half = LANES // 2
+    for lane in range(LANES):
+        sums[lane] = 0.0
+    for row in range(n // LANES):
+        for lane in range(LANES):
+            value = g[row * LANES + lane]
+            sums[lane] += value * value
+    for lane in range(n % LANES):
+        value = g[n - n % LANES + lane]
+        sums[lane] += value * value
+    while half > 0:
+        for lane in range(half):
+            sums[lane] += sums[half + lane]
+        half //= 2
+    return sums[0]
+
+
+cdef double square_sum(bint is_double, const void *g, Py_ssize_t n) noexcept nogil:
+    if is_double:
+        return square_sum_loop(<const double *>g, n)
+    return square_sum_loop(<const float *>g, n)
+
+
 # ------------------------------------------------------------------ the table
 
-cdef Rule[MAX_RULES] rules
+cdef Kernels kernels
 cdef int rule_count = 0
 
 
 cdef int add(
-    const char *name, int options, int slots, Scalars scalars, Loop loop
+    const char *name, int options, int slots, int numbers, Scalars scalars, Loop loop
 ) except -1:
     """Add a row to the table; the row after the last one has no name."""
     global rule_count
     if rule_count + 1 == MAX_RULES:
         raise SystemError("the table of rules is full: raise MAX_RULES in _kernels.pxd")
-    cdef Rule *row = &rules[rule_count]
-    row.name, row.options, row.slots = name, options, slots
+    cdef Rule *row = &kernels.rules[rule_count]
+    row.name, row.options, row.slots, row.numbers = name, options, slots, numbers
     row.scalars, row.loop = scalars, loop
     rule_count += 1
     return 0
 
 
-# The name, how many options and slots, and what to run.
-add(b"sgd", 1, 0, sgd_scalars, sgd)
-add(b"momentum", 2, 1, momentum_scalars, momentum)
-add(b"nesterov", 2, 1, nesterov_scalars, nesterov)
-add(b"adagrad", 2, 1, adagrad_scalars, adagrad)
-add(b"rmsprop", 3, 1, rmsprop_scalars, rmsprop)
-add(b"adam", 4, 2, adam_scalars, adam)
-add(b"stream_0", 0, 0, stream_scalars, stream_0)
-add(b"stream_1", 0, 1, stream_scalars, stream_1)
-add(b"stream_2", 0, 2, stream_scalars, stream_2)
+# The name, how many options, slots and numbers, and what to run.
+add(b"sgd", 1, 0, 0, sgd_scalars, sgd)
+add(b"momentum", 2, 1, 0, momentum_scalars, momentum)
+add(b"nesterov", 2, 1, 0, nesterov_scalars, nesterov)
+add(b"adagrad", 2, 1, 0, adagrad_scalars, adagrad)
+add(b"rmsprop", 3, 1, 0, rmsprop_scalars, rmsprop)
+add(b"adam", 4, 2, 0, adam_scalars, adam)
+add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
+add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)
+add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)
 
-table = PyCapsule_New(&rules[0], b"zdlfast.rules", NULL)
+kernels.stage, kernels.square_sum = stage, square_sum
+table = PyCapsule_New(&kernels, b"zdlfast.kernels", NULL)

@@ -183,7 +183,8 @@ cdef inline void fill_scalars(
 ) noexcept nogil:
     """All scalars of step `t`: nothing is scaled, and the rule's own."""
     scalars[G_SCALE] = scalars[P_DECAY] = 1.0
-    rule.scalars(options, t, scalars + FIRST_SCALAR)
+    scalars[FLUSH] = 0.0
+    rule.scalars(options, t, NULL, scalars + FIRST_SCALAR)
 
 
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
@@ -271,7 +272,7 @@ cdef int gather_dicts(
 cdef inline int add_entry(Entry *entry, int count, const double *scalars) except -1:
     classify(entry, count)
     entry.scalars = scalars
-    if scalars[G_SCALE] != 1.0 or scalars[P_DECAY] != 1.0:
+    if scalars[G_SCALE] != 1.0 or scalars[P_DECAY] != 1.0 or scalars[FLUSH] != 0.0:
         entry.kind |= SCALED
     return 0
 
