@@ -14,6 +14,8 @@ OPTIONS = {
     "AdaGrad": {"lr": 0.5, "eps": 1e-3},
     "RMSprop": {"lr": 0.1, "decay_rate": 0.8, "eps": 1e-3},
     "Adam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "SklearnAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "SklearnNesterov": {"lr": 0.2, "momentum": 0.7},
 }
 
 

@@ -23,7 +23,7 @@ from zdlfast.adapters import patch, patched, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
-    *_rules.RULES,
+    *_rules.PUBLIC,
     "Optimizer",
     "build_info",
     "get_num_threads",
@@ -92,10 +92,10 @@ def _no_kernels() -> ImportError:
 
 
 def __getattr__(name: str) -> _Any:
-    if _broken is not None and name in _rules.RULES:
+    if _broken is not None and name in _rules.PUBLIC:
         raise _no_kernels() from _broken
     text = f"module {__name__!r} has no attribute {name!r}"
-    meant = [rule for rule in _rules.RULES if rule.lower() == name.lower()]
+    meant = [rule for rule in _rules.PUBLIC if rule.lower() == name.lower()]
     if meant:
         text += f": here it is {meant[0]}"
         # For "from zdlfast import Adagrad" Python would put a text of its own in the place of an

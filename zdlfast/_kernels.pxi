@@ -48,6 +48,11 @@ ctypedef fused G:
     float
     double
 
+# What is computed in between, in the wider dtype of two.
+ctypedef fused W:
+    float
+    double
+
 # Whether the scalars of every loop count: a type, so that it is decided when it is compiled.
 ctypedef char Plain
 ctypedef int Scaled
@@ -335,6 +340,114 @@ cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept
             <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
 
 
+# ------------------------------------------------------------------ scikit-learn's Adam
+
+cdef void sklearnadam_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
+    cdef double lr = options[0], beta1 = options[1], beta2 = options[2], eps = options[3]
+    cdef double lr_t = lr * sqrt(1 - pow(beta2, t)) / (1 - pow(beta1, t))
+    scalars[0], scalars[1], scalars[2], scalars[3] = beta1, 1 - beta1, beta2, 1 - beta2
+    scalars[4], scalars[5] = lr_t, eps
+
+
+# The last line is computed in a dtype of its own: scikit-learn's step size is an np.float64, which
+# NumPy 2 lets lift arrays of float32.
+cdef inline void sklearnadam_loop(
+    P *restrict p, const G *restrict g, P *restrict m, P *restrict v, Py_ssize_t n,
+    const double *scalars, W lifted, Variant variant,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
+    cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
+    cdef double beta1 = scalars[FIRST_SCALAR], rate1 = scalars[FIRST_SCALAR + 1]
+    cdef double beta2 = scalars[FIRST_SCALAR + 2], rate2 = scalars[FIRST_SCALAR + 3]
+    cdef double lr_t = scalars[FIRST_SCALAR + 4], eps = scalars[FIRST_SCALAR + 5]
+    cdef G grad
+    cdef P mean, square
+    for i in range(n):
+        grad = times(g_scale, g[i])
+        mean = <P>(times(beta1, m[i]) + times(rate1, grad))
+        square = <P>(times(beta2, v[i]) + times(rate2, grad * grad))
+        p[i] = <P>(times(p_decay, p[i]) - <W>lr_t * mean / plus(root(square), eps))
+        m[i], v[i] = kept(mean, flush), kept(square, flush)
+
+
+cdef inline void sklearnadam_for(
+    int kind, void *const *a, Py_ssize_t n, const double *s, W lifted
+) noexcept nogil:
+    if kind == FF:
+        sklearnadam_loop(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, lifted,
+            <Plain>0)
+    elif kind == DD:
+        sklearnadam_loop(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <double>0,
+            <Plain>0)
+    elif kind & DD == FF:
+        sklearnadam_loop(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, lifted,
+            <Scaled>0)
+    elif kind & DD == FD:
+        sklearnadam_loop(
+            <float *>a[0], <const double *>a[1], <float *>a[2], <float *>a[3], n, s, lifted,
+            <Scaled>0)
+    elif kind & DD == DF:
+        sklearnadam_loop(
+            <double *>a[0], <const float *>a[1], <double *>a[2], <double *>a[3], n, s, <double>0,
+            <Scaled>0)
+    else:
+        sklearnadam_loop(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <double>0,
+            <Scaled>0)
+
+
+cdef void sklearnadam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    sklearnadam_for(kind, a, n, s, <double>0)
+
+
+cdef void sklearnadam_numpy1(
+    int kind, void *const *a, Py_ssize_t n, const double *s
+) noexcept nogil:
+    sklearnadam_for(kind, a, n, s, <float>0)
+
+
+# ------------------------------------------------------------------ scikit-learn's Nesterov
+
+cdef inline void sklearnnesterov_loop(
+    P *restrict p, const G *restrict g, P *restrict v, Py_ssize_t n, const double *scalars,
+    Variant variant,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
+    cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
+    cdef double mu = scalars[FIRST_SCALAR], lr = scalars[FIRST_SCALAR + 1]
+    cdef G grad
+    cdef P new
+    for i in range(n):
+        grad = times(g_scale, g[i])
+        new = <P>(times(mu, v[i]) - times(lr, grad))
+        p[i] = <P>(times(p_decay, p[i]) + (times(mu, new) - times(lr, grad)))
+        v[i] = kept(new, flush)
+
+
+cdef void sklearnnesterov(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    if kind == FF:
+        sklearnnesterov_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Plain>0)
+    elif kind == DD:
+        sklearnnesterov_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Plain>0)
+    elif kind & DD == FF:
+        sklearnnesterov_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Scaled>0)
+    elif kind & DD == FD:
+        sklearnnesterov_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s, <Scaled>0)
+    elif kind & DD == DF:
+        sklearnnesterov_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s, <Scaled>0)
+    else:
+        sklearnnesterov_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Scaled>0)
+
+
 # ------------------------------------------------------------------ the benchmark's limit
 
 # No optimizer, but what memory allows one. As many streams are read and written as by a rule
@@ -398,12 +511,6 @@ cdef inline G clipped(G value, G clip) noexcept nogil:
     """As numpy.clip does it: NaN stays, and so does -0.0."""
     value = value if value != value or value > -clip else -clip
     return value if value != value or value < clip else clip
-
-
-# The wider of two dtypes.
-ctypedef fused W:
-    float
-    double
 
 
 cdef inline void stage_loop(
@@ -490,6 +597,9 @@ add(b"nesterov", 2, 1, 0, nesterov_scalars, nesterov)
 add(b"adagrad", 2, 1, 0, adagrad_scalars, adagrad)
 add(b"rmsprop", 3, 1, 0, rmsprop_scalars, rmsprop)
 add(b"adam", 4, 2, 0, adam_scalars, adam)
+add(b"sklearnadam", 4, 2, 0, sklearnadam_scalars, sklearnadam)
+add(b"sklearnadam_numpy1", 4, 2, 0, sklearnadam_scalars, sklearnadam_numpy1)
+add(b"sklearnnesterov", 2, 1, 0, momentum_scalars, sklearnnesterov)
 add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
 add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)
 add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)

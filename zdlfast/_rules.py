@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 # What an option has to stay below; none may be negative.
 UNBOUNDED = math.inf
 FRACTION = 1.0
@@ -29,11 +31,15 @@ class Rule:
     numbers: tuple[str, ...] = ()
     #: Whether ``common.optimizer`` of the book has it.
     book: bool = True
+    #: Whether it is for users, and not for an adapter alone.
+    public: bool = True
+    #: The name of its loop in the kernels, if that is not its own in lower case.
+    other_loop: str = ""
 
     @property
     def loop(self) -> str:
         """The name of its loop in the kernels."""
-        return self.name.lower()
+        return self.other_loop or self.name.lower()
 
     @property
     def fast(self) -> Any:
@@ -66,5 +72,24 @@ RULES = {
             ("m", "v"),
             "iter",
         ),
+        Rule(
+            "SklearnAdam",
+            {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION, "eps": UNBOUNDED},
+            ("m", "v"),
+            "iter",
+            book=False,
+            public=False,
+            other_loop="sklearnadam_numpy1" if np.__version__.startswith("1.") else "",
+        ),
+        Rule(
+            "SklearnNesterov",
+            {"lr": UNBOUNDED, "momentum": FRACTION},
+            ("v",),
+            book=False,
+            public=False,
+        ),
     )
 }
+
+#: Those that are for users.
+PUBLIC = {name: rule for name, rule in RULES.items() if rule.public}

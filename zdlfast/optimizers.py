@@ -83,3 +83,14 @@ class RMSprop(KernelOptimizer, reference.RMSprop, rule="RMSprop"):
 
 class Adam(KernelOptimizer, reference.Adam, rule="Adam"):
     pass
+
+
+# ---------------------------------------------------------------- for adapters alone
+
+
+class SklearnAdam(KernelOptimizer, reference.SklearnAdam, rule="SklearnAdam"):
+    pass
+
+
+class SklearnNesterov(KernelOptimizer, reference.SklearnNesterov, rule="SklearnNesterov"):
+    pass

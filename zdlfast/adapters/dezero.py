@@ -14,7 +14,7 @@ _RULES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
     "SGD": ("SGD", {"lr": "lr"}, {}),
     "MomentumSGD": ("Momentum", {"lr": "lr", "momentum": "momentum"}, {"v": "vs"}),
     "AdaGrad": ("AdaGrad", {"lr": "lr", "eps": "eps"}, {"h": "hs"}),
-    "AdaDelta": ("DezeroAdaDelta", {"rho": "rho", "eps": "eps"}, {"h": "msg", "s": "msdx"}),
+    "AdaDelta": ("AdaDelta", {"decay_rate": "rho", "eps": "eps"}, {"h": "msg", "d": "msdx"}),
     "Adam": (
         "Adam",
         {"lr": "alpha", "beta1": "beta1", "beta2": "beta2", "eps": "eps"},

@@ -12,11 +12,6 @@ import numpy as np
 from zdlfast.adapters._adapter import MethodAdapter
 from zdlfast.adapters._steps import Patch, are_numbers, dtypes_of, fits
 
-# scikit-learn's Adam has a step size that is an np.float64. With NumPy 2 it lifts the last line of a
-# float32 step to float64.
-_ADAM = "SklearnAdam" if np.lib.NumpyVersion(np.__version__) < "2.0.0" else "SklearnLiftedAdam"
-
-
 def update_params(patch: Patch, optimizer: Any, params: Any, grads: Any) -> None:
     """``BaseOptimizer.update_params``."""
     step = None
@@ -35,7 +30,7 @@ def adam(patch: Patch, optimizer: Any, params: Any, grads: Any) -> bool:
     if len(dtypes) != 1 or not are_numbers((beta_1, beta_2, optimizer.epsilon), dtypes):
         return False
     own = patch.counterpart(
-        optimizer, _ADAM, lr=optimizer.learning_rate_init, beta1=beta_1, beta2=beta_2,
+        optimizer, "SklearnAdam", lr=optimizer.learning_rate_init, beta1=beta_1, beta2=beta_2,
         eps=optimizer.epsilon, iter=t,
     )  # fmt: skip
     if own is None or not take_state(own, params, grads, m=optimizer.ms, v=optimizer.vs):

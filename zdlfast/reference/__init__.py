@@ -19,6 +19,8 @@ from zdlfast.reference.momentum import Momentum
 from zdlfast.reference.nesterov import Nesterov
 from zdlfast.reference.rmsprop import RMSprop
 from zdlfast.reference.sgd import SGD
+from zdlfast.reference.sklearn import SklearnAdam as SklearnAdam
+from zdlfast.reference.sklearn import SklearnNesterov as SklearnNesterov
 
 # In the book's order.
 __all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
