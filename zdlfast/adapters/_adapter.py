@@ -142,7 +142,7 @@ class MethodAdapter(Adapter):
         problem = self._unknown(module)
         if problem:
             text = f"{problem}: its optimizers are left as they are, and zdlfast does nothing"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
             return
         for path, function in self.methods.items():
             owner, _, name = path.rpartition(".")
