@@ -7,8 +7,8 @@ from zdlfast._engine import Kernel
 from zdlfast._optimizer import Optimizer
 from zdlfast.optimizers import KernelOptimizer
 
-#: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
-RULES: list[str] = list(_rules.RULES)
+#: The names of the rules for users, which are classes of `zdlfast` and of `zdlfast.reference`.
+RULES: list[str] = list(_rules.PUBLIC)
 
 
 def slots(rule: str) -> tuple[str, ...]:

@@ -188,8 +188,12 @@ def exact(name, o):
         return [o["lr"], o["eps"]]
     if name == "RMSprop":
         return [o["decay_rate"], rounded(one - Fraction(o["decay_rate"])), o["lr"], o["eps"]]
-    assert name == "Adam"
+    if name == "SklearnNesterov":
+        return [o["momentum"], o["lr"]]
     rates = [rounded(one - Fraction(o[beta])) for beta in ("beta1", "beta2")]
+    if name == "SklearnAdam":
+        return [o["beta1"], rates[0], o["beta2"], rates[1], None, o["eps"]]
+    assert name == "Adam"
     return [*rates, None, o["eps"]]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from zdlfast import _state
-from zdlfast._rules import PUBLIC
+from zdlfast._rules import RULES
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
@@ -74,7 +74,7 @@ def save(path: str | os.PathLike[str], optimizer: "Optimizer", params: Any = Non
         raise TypeError(f"save expects (path, optimizer, params), got ({given})")
     path = Path(path)
     _format_of(path)
-    rule = PUBLIC.get(type(optimizer).__name__)
+    rule = RULES.get(type(optimizer).__name__)
     if rule is None or type(optimizer) not in (rule.twin, rule.fastest):
         raise TypeError(
             f"a {type(optimizer).__qualname__} could not be loaded, expected an optimizer of "
@@ -207,8 +207,8 @@ def _restored(file: "_File") -> tuple["Optimizer", Any]:
     manifest = json.loads(text)
     _state.check_format(manifest["format"])
     name = manifest["class"]
-    if name not in PUBLIC:
-        raise ValueError(f"it is of {name!r}, expected one of {[*PUBLIC]}")
+    if name not in RULES:
+        raise ValueError(f"it is of {name!r}, expected one of {[*RULES]}")
     packed = [manifest["params"], *manifest["state"].values()]
     entries = [entry for held in packed if held is not None for entry in held["entries"]]
     views = manifest["views"]
@@ -226,7 +226,7 @@ def _restored(file: "_File") -> tuple["Optimizer", Any]:
     arrays |= _unpack_views(views, arrays)
     content = {k: v for k, v in manifest.items() if k not in ("params", "views")}
     content["state"] = {slot: _unpack(held, arrays) for slot, held in manifest["state"].items()}
-    optimizer: Optimizer = PUBLIC[name].fastest()
+    optimizer: Optimizer = RULES[name].fastest()
     _state.restore(optimizer, content, copies=False)
     return optimizer, _unpack(manifest["params"], arrays)
 

@@ -34,7 +34,7 @@ class SklearnAdam(Optimizer, rule="SklearnAdam"):
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,
-        eps: float = 1e-8,
+        eps: float = 1e-7,
         nonfinite: Nonfinite = "propagate",
     ) -> None:
         self.lr = lr
