@@ -8,15 +8,35 @@ from types import ModuleType
 from rich.console import Console
 
 from bench import allocator, report
-from bench.jobs import compare, compare_builds, denormals, kernels, models, peers, readme, training
+from bench.jobs import (
+    compare,
+    compare_builds,
+    denormals,
+    kernels,
+    models,
+    peers,
+    readme,
+    sklearn,
+    training,
+)
 
 # The jobs beside the main one, which is the training with a short table of the kernels.
 JOBS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module
-    for module in (training, kernels, models, peers, denormals, compare, compare_builds, readme)
+    for module in (
+        training,
+        kernels,
+        models,
+        peers,
+        denormals,
+        sklearn,
+        compare,
+        compare_builds,
+        readme,
+    )
 }
 # Those whose figures are in the documents.
-PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals.main]
+PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals.main, sklearn.main]
 
 
 def main() -> int:
