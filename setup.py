@@ -62,7 +62,7 @@ def extension(name: str, extra_flags: list[str], sources: tuple[str, ...] = ()) 
 
 setup(
     ext_modules=[
-        extension("_engine", [], ("_pool.c", "_lock.c")),
+        extension("_engine", [], ("_pool.c", "_lock.c", "_tuning.c")),
         *(extension(f"_kernels_{name}", isa) for name, isa in simd.items()),
     ],
     options={

@@ -13,9 +13,11 @@ from bench.jobs import (
     compare_builds,
     denormals,
     kernels,
+    machine,
     models,
     peers,
     readme,
+    rules,
     sklearn,
     training,
 )
@@ -28,15 +30,24 @@ JOBS: dict[str, ModuleType] = {
         kernels,
         models,
         peers,
+        rules,
         denormals,
         sklearn,
+        machine,
         compare,
         compare_builds,
         readme,
     )
 }
 # Those whose figures are in the documents.
-PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals.main, sklearn.main]
+PUBLISHED = [
+    training.main_job,
+    kernels.main,
+    models.main,
+    peers.main,
+    denormals.main,
+    sklearn.main,
+]
 
 
 def main() -> int:

@@ -1,11 +1,13 @@
-"""All that the benchmark takes from inside zdlfast: rules, their slots, streaming loops."""
+"""All that the benchmark takes from inside zdlfast: rules, slots, streaming loops, tuning."""
 
 from typing import Any
 
 from zdlfast import _rules
-from zdlfast._engine import Kernel
+from zdlfast._engine import Kernel, get_tuning, set_tuning
 from zdlfast._optimizer import Optimizer
 from zdlfast.optimizers import KernelOptimizer
+
+__all__ = ["RULES", "get_tuning", "set_tuning", "slots", "stream"]
 
 #: The names of the rules for users, which are classes of `zdlfast` and of `zdlfast.reference`.
 RULES: list[str] = list(_rules.PUBLIC)
@@ -14,6 +16,11 @@ RULES: list[str] = list(_rules.PUBLIC)
 def slots(rule: str) -> tuple[str, ...]:
     """The names of a rule's state arrays."""
     return _rules.RULES[rule].slots
+
+
+def twin(rule: str) -> Any:
+    """The class of a rule in plain NumPy."""
+    return _rules.RULES[rule].twin
 
 
 def stream(slots: int) -> Optimizer:
@@ -27,9 +34,8 @@ def stream(slots: int) -> Optimizer:
         def __init__(self) -> None:
             for name in names:
                 setattr(self, name, None)
-            self.nonfinite = "propagate"
 
-        def _entry(self, *entry: Any) -> Any:
+        def _update_rest(self, *args: Any) -> Any:
             raise RuntimeError("the kernels do not take these arrays")
 
     return Stream()

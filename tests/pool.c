@@ -7,6 +7,7 @@
  */
 
 #include "../zdlfast/_pool.c"
+#include "../zdlfast/_tuning.c"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -6,6 +6,10 @@ import numpy as np
 
 from zdlfast import _rules
 
+_BOUND = {
+    "lr": 0.1, "beta1": 0.5, "beta2": 0.9, "final_lr": 0.2, "gamma": 0.5, "eps": 1e-3
+}  # fmt: skip
+
 # Other than the defaults.
 OPTIONS = {
     "SGD": {"lr": 0.3},
@@ -14,6 +18,29 @@ OPTIONS = {
     "AdaGrad": {"lr": 0.5, "eps": 1e-3},
     "RMSprop": {"lr": 0.1, "decay_rate": 0.8, "eps": 1e-3},
     "Adam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "NesterovBook2": {"lr": 0.2, "momentum": 0.7},
+    "AdamW": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "AMSGrad": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "NAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "momentum_decay": 0.1, "eps": 1e-3},
+    # The first step that is rectified is the sixth.
+    "RAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.95, "eps": 1e-3},
+    "Adamax": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "AdaDelta": {"lr": 2.0, "decay_rate": 0.8, "eps": 1e-3},
+    "AdaBound": _BOUND,
+    "AMSBound": _BOUND,
+    "AdaBelief": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "Lion": {"lr": 0.1, "beta1": 0.5, "beta2": 0.8},
+    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+    "ScheduleFreeAdamW": {
+        "lr": 0.1,
+        "beta1": 0.5,
+        "beta2": 0.9,
+        "warmup_steps": 4.0,
+        "r": 1.0,
+        "weight_lr_power": 1.0,
+        "eps": 1e-3,
+        "weight_decay": 0.1,
+    },
     "SklearnAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "SklearnNesterov": {"lr": 0.2, "momentum": 0.7},
 }
@@ -74,13 +101,15 @@ def assert_same_run(fast, numpy, fast_params, numpy_params):
     """Parameters, state and step count of two optimizers are the same."""
     for key in keys_of(numpy_params):
         assert_same_bits(fast_params[key], numpy_params[key], f"params[{key!r}]")
-    for slot in type(numpy)._slots:
+    for slot in numpy._slots:
         ours, theirs = getattr(fast, slot), getattr(numpy, slot)
         assert type(ours) is type(theirs)
         if theirs is not None:
             assert list(keys_of(ours)) == list(keys_of(theirs))
             for key in keys_of(theirs):
                 assert_same_bits(ours[key], theirs[key], f"{slot}[{key!r}]")
+    for name in type(numpy)._numbers:
+        assert getattr(fast, name) == getattr(numpy, name), name
     assert getattr(fast, "iter", None) == getattr(numpy, "iter", None)
 
 

@@ -195,7 +195,9 @@ def test_a_version_that_is_not_known_is_left_alone(adapter, folder, version):
     write(folder, {"framework_of_tests.py": text})
     zdlfast.patch(adapter)
     what = "of no version" if version is None else version
-    with pytest.warns(RuntimeWarning, match=f"zdlfast knows a-framework 2.3 to 2.5, this is {what}"):
+    with pytest.warns(
+        RuntimeWarning, match=f"zdlfast knows a-framework 2.3 to 2.5, this is {what}"
+    ):
         framework = load()
     assert taken_by(framework) == "framework_of_tests"
 
@@ -389,7 +391,11 @@ def run(*args, cwd, module=("-m", "zdlfast")):
 
 @pytest.mark.parametrize(
     ("names", "patched"),
-    [("book", {"book"}), ("sklearn,dezero", {"sklearn", "dezero"}), (None, set(adapters.FRAMEWORKS))],
+    [
+        ("book", {"book"}),
+        ("sklearn,dezero", {"sklearn", "dezero"}),
+        (None, set(adapters.FRAMEWORKS)),
+    ],
 )
 def test_only_says_what_is_patched(tmp_path, names, patched):
     write(tmp_path, {"show.py": "import sys; from zdlfast.adapters import _patched\n"

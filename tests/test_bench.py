@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -17,9 +18,19 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
-from bench import allocator, internals, libraries, plots, report, updates, worker
+from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
 from bench.internals import RULES
-from bench.jobs import compare_builds, denormals, kernels, models, peers, readme, training
+from bench.jobs import (
+    compare_builds,
+    denormals,
+    kernels,
+    machine,
+    models,
+    peers,
+    readme,
+    rules,
+    training,
+)
 from bench.timing import Run, interleave
 
 PNG = b"\x89PNG"
@@ -38,6 +49,13 @@ def small(monkeypatch):
     monkeypatch.setattr(peers, "QUICK_SIZES", [1000, 3000])
     monkeypatch.setattr(peers, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(peers, "REST", 0.0)
+    monkeypatch.setattr(rules, "QUICK_SIZES", [1000, 3000])
+    monkeypatch.setattr(rules, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(rules, "REST", 0.0)
+    monkeypatch.setattr(machine, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(
+        machine, "TRIALS", [replace(trial, sizes=(40_000,)) for trial in machine.TRIALS]
+    )
     monkeypatch.setattr(compare_builds, "QUICK_PAIRS", 2)
     monkeypatch.setattr(compare_builds, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(compare_builds, "RULES", ["SGD"])
@@ -469,6 +487,81 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name):
     assert np.max(np.abs(params["W"] - weights)) < 0.01 * libraries.LR
 
 
+# ------------------------------------------------------------------ rules
+
+
+def test_every_rule_is_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
+    some = ["limit", "zdlfast", "NumPy"]
+    found = {name: rule_libraries.LIBRARIES[name] for name in some}
+    monkeypatch.setattr(rules, "LIBRARIES", found)
+    assert bench(monkeypatch, tmp_path, "rules") == 0
+    printed = capsys.readouterr().out
+    for rule in RULES:
+        assert f" {rule} " in printed
+    saved = json.loads((tmp_path / "rules.json").read_text())
+    assert [(r["threads"], r["case"]["rule"], r["elements"]) for r in saved["results"]] == [
+        (count, rule, size)
+        for count in updates.thread_counts() for rule in RULES for size in (1000, 3000)
+    ]  # fmt: skip
+    for result in saved["results"]:
+        assert set(result["times"]) == set(some)
+        assert result["equal"] is True
+    assert (tmp_path / "rules.png").read_bytes().startswith(PNG)
+
+
+def test_a_library_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
+    def wrong(self, **command):
+        answer = ask(self, **command)
+        if command.get("rule") == "Momentum" and self is processes[-1]:
+            answer["after"][5] += 0.01
+        return answer
+
+    def remember(self, *args, **kwargs):
+        processes.append(self)
+        init(self, *args, **kwargs)
+
+    processes, ask, init = [], rules.Worker.ask, rules.Worker.__init__
+    some = {name: rule_libraries.LIBRARIES[name] for name in ("NumPy", "zdlfast")}
+    monkeypatch.setattr(rules, "LIBRARIES", some)
+    monkeypatch.setattr(rules.Worker, "ask", wrong)
+    monkeypatch.setattr(rules.Worker, "__init__", remember)
+    assert bench(monkeypatch, tmp_path, "rules") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "NOT EQUAL Momentum, 1,000 elements, 1 thread: zdlfast: weights differ by 0.01" in printed
+    )
+    saved = json.loads((tmp_path / "rules.json").read_text())
+    for result in saved["results"]:
+        assert ("zdlfast" in result["times"]) == (result["case"]["rule"] != "Momentum")
+
+
+@pytest.mark.parametrize("name", ["torch, fused", "torch, foreach", "numba", "JAX, optax"])
+def test_every_library_takes_the_steps_of_the_twin(name):
+    module = {"JAX, optax": "optax"}.get(name, name.split(",")[0])
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    process = libraries.start(name, 1, "bench.rule_libraries")
+    has = []
+    try:
+        for rule in RULES:
+            answer = process.ask(do="prepare", rule=rule, elements=1000)
+            assert "error" not in answer, (rule, answer)
+            if not answer["has"]:
+                continue
+            has.append(rule)
+            params, grads = ({"W": array} for array in libraries.arrays(1000))
+            twin, before = internals.twin(rule)(), params["W"].copy()
+            for _ in range(libraries.CHECKED_STEPS):
+                twin.update(params, grads)
+            largest = np.max(np.abs(params["W"] - before))
+            assert largest > 0
+            away = np.max(np.abs(params["W"] - answer["after"]))
+            assert away < rules.AWAY * largest, (rule, away, largest)
+    finally:
+        process.end()
+    assert {"SGD", "Adam"} <= set(has)
+
+
 # ------------------------------------------------------------------ compare builds
 
 
@@ -644,6 +737,57 @@ def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, cont
         bad.write_text(content)
     assert run_compare(monkeypatch, good, str(bad)) == 2
     assert "[bold]bad.json" in "".join(capsys.readouterr().out.split("\n"))
+
+
+# ------------------------------------------------------------------ the job machine
+
+
+@pytest.fixture
+def machines(monkeypatch, tmp_path):
+    """Where the job adds its figures: not this repository's own documents."""
+    document = tmp_path / "machines.md"
+    document.write_text("Before.\n<!-- from bench/machines -->\nold\n<!-- end -->\nAfter.\n")
+    monkeypatch.setattr(machine, "MACHINES", tmp_path / "machines")
+    monkeypatch.setattr(machine, "DOCUMENT", document)
+    return document
+
+
+def test_machine_measures_with_and_without_each_thing(monkeypatch, tmp_path, capsys, machines):
+    before = internals.get_tuning()
+    with zdlfast.threads(2):
+        assert bench(monkeypatch, tmp_path, "machine") == 0
+    assert internals.get_tuning() == before
+    assert zdlfast.build_info()["simd"] in capsys.readouterr().out
+    saved = json.loads((tmp_path / "machine.json").read_text())
+    assert {r["case"]["name"] for r in saved["results"]} == {t.name for t in machine.TRIALS}
+    for result in saved["results"]:
+        assert result["times"].keys() == {"with", "without"}
+    assert saved["settings"]["tuning"] == before
+    assert "old" in machines.read_text()
+    assert not machine.MACHINES.exists()
+
+
+def test_machine_adds_a_file_of_this_cpu_and_a_column(monkeypatch, tmp_path, capsys, machines):
+    with zdlfast.threads(1):
+        assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
+    (path,) = machine.MACHINES.iterdir()
+    about = json.loads(path.read_text())
+    assert about["cpu"] in machines.read_text()
+    assert "old" not in machines.read_text()
+    assert machines.read_text().startswith("Before.\n")
+    assert machines.read_text().endswith("After.\n")
+    for trial in machine.TRIALS:
+        ratios = [r["ratio"] for r in about["ratios"] if r["what"] == trial.name]
+        assert len(ratios) == (0 if trial.threads else len(machine.RULES) * 2)
+        assert ratios == [] or f"{min(ratios):.2f}" in machines.read_text()
+
+
+def test_machine_fails_if_a_bit_differs(monkeypatch, tmp_path, capsys, machines):
+    monkeypatch.setattr(zdlfast, "Momentum", OffByOneBit)
+    monkeypatch.setattr(machine, "RULES", ["Momentum"])
+    assert bench(monkeypatch, tmp_path, "machine", "--add") == 1
+    assert "NOT EQUAL" in capsys.readouterr().out
+    assert "old" in machines.read_text()
 
 
 # ------------------------------------------------------------------ the documents

@@ -84,7 +84,7 @@ def test_other_containers_of_usual_arrays_are_fast_too(
 ):
     fast, params = rule.fast(), of_params(arrays(rng))
     fast.update(params, of_grads(arrays(rng)))  # makes the state
-    monkeypatch.setattr(rule.fast, "_entry", None)  # which makes what NumPy takes
+    monkeypatch.setattr(rule.fast, "_entries", None)  # which makes what NumPy takes
     fast.update(params, of_grads(arrays(rng)))
 
 

@@ -345,7 +345,9 @@ def test_a_subclass_keeps_its_own_code():
 
     params = [Parameter(np.ones(3))]
     with zdlfast.patched("dezero"):
-        trained("Adam", params, lambda step: set_grads(params, np.random.default_rng()), (), 2, Mine())
+        trained(
+            "Adam", params, lambda step: set_grads(params, np.random.default_rng()), (), 2, Mine()
+        )
     assert params[0].data.tolist() == [1.0 + 1 + 2] * 3
 
 

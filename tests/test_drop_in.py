@@ -594,7 +594,7 @@ RESUMED = """
 """
 
 
-@pytest.mark.parametrize("protocol", [2, pickle.DEFAULT_PROTOCOL])
+@pytest.mark.parametrize("protocol", [0, 1, 2, pickle.DEFAULT_PROTOCOL])
 def test_an_optimizer_that_the_books_class_pickled_goes_on(tmp_path, protocol):
     classes = "".join(f"class {name}: pass\n" for name in zdlfast.optimizers.__all__)
     write(tmp_path, {"common/__init__.py": "", "common/optimizer.py": classes})

@@ -333,6 +333,80 @@ def test_state_of_another_kind_is_refused(rule, state):
             assert_same_bits(params["W"], values)
 
 
+def test_state_of_another_kind_is_refused_if_other_state_is_missing():
+    for cls in (zdlfast.Adam, zdlfast.reference.Adam):
+        optimizer, params = cls(), {"W": np.ones(3)}
+        optimizer.update(params, {"W": np.ones(3)})
+        optimizer.m, optimizer.v = None, "text"
+        before = snapshot(optimizer, params)
+        with pytest.raises(TypeError, match="^the state v must be a dict, a list or None, got st"):
+            optimizer.update(params, {"W": np.ones(3)})
+        assert_unchanged(before, optimizer, params)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("params", [{"W": np.ones(3)}, {"W": np.ones(3), "x": 1.0}])
+def test_state_whose_setter_raises_leaves_everything_as_it_was(rule, params, trained):
+    """A class of the user's own may have properties in the place of attributes."""
+    for cls in (rule.fast, rule.numpy):
+        for name in (*rule.slots, *(["iter"] if hasattr(cls(), "iter") else [])):
+
+            class Own(cls):
+                fails = False
+
+                def read(self, name=name):
+                    return vars(self)[f"_{name}"]
+
+                def write(self, value, name=name):
+                    if self.fails:
+                        raise ZeroDivisionError(name)
+                    vars(self)[f"_{name}"] = value
+
+                locals()[name] = property(read, write)
+
+            optimizer, mine = Own(), copy.deepcopy(params)
+            if trained:
+                optimizer.update(mine, params)
+            before = snapshot(optimizer, mine)
+            optimizer.fails = True
+            with pytest.raises(ZeroDivisionError, match=name):
+                optimizer.update(mine, params)
+            del optimizer.fails
+            assert_unchanged(before, optimizer, mine)
+
+
+@pytest.mark.parametrize(
+    ("param", "grad", "name"),
+    [(10**400, 1.0, "params"), (1.0, 10**400, "grads"), (np.ones(3), 10**400, "grads")],
+    ids=["parameter", "gradient", "gradient of an array"],
+)
+def test_whole_numbers_that_no_float_holds_are_named_and_not_printed(rule, param, grad, name):
+    text = rf"^{name}\['x'\] is a whole number that is too large for a float$"
+    for cls in (rule.fast, rule.numpy):
+        with pytest.raises(OverflowError, match=text):
+            cls().update({"x": param}, {"x": grad})
+
+
+def test_whole_numbers_that_a_float_holds_are_taken(rule):
+    for cls in (rule.fast, rule.numpy):
+        values = []
+        for grad in (2**70, 2.0**70):
+            params = {"W": np.ones(3), "x": 1.0}
+            cls().update(params, {"W": grad, "x": grad})
+            values.append(params)
+        assert_same_bits(values[0]["W"], values[1]["W"])
+        assert values[0]["x"] == values[1]["x"]
+
+
+@pytest.mark.parametrize("count", [10**400, -(10**400)], ids=["positive", "negative"])
+def test_a_step_count_that_no_float_holds_is_refused(count):
+    for cls in (zdlfast.Adam, zdlfast.reference.Adam):
+        optimizer = cls()
+        with pytest.raises(ValueError, match="^iter must fit into a float, got a larger number$"):
+            optimizer.iter = count
+        assert optimizer.iter == 0
+
+
 @pytest.mark.parametrize("held", [np.zeros(3, complex), np.zeros(3, "U1"), np.zeros(3, "m8[s]")])
 def test_state_that_does_not_fit_is_named(rule, held):
     for slot in rule.slots:

@@ -170,6 +170,30 @@ def test_a_frozen_parameter_may_be_read_only_or_no_array_at_all(make):
     assert params["a"][0] < 1
 
 
+@pytest.mark.parametrize(
+    "value", ["text", "f4", [1, [2]], {"a": 1}, None, object(), np.ones(3, int)]
+)
+def test_in_a_list_a_frozen_parameter_may_be_anything_too(make, rule, value):
+    optimizer, params = make(), [value, np.ones(3)]
+    for _ in range(2):
+        optimizer.update(params, [None, np.ones(3)])
+    assert params[0] is value
+    assert params[1][0] < 1
+    again = make()
+    again.load_state_dict(optimizer.state_dict())
+    for slot in rule.slots:
+        assert len(getattr(again, slot)) == 2
+
+
+def test_state_that_a_list_lacks_is_made_for_a_frozen_parameter(make, rule):
+    optimizer, params = make(), [np.ones(3), np.ones(3)]
+    for slot in rule.slots:
+        setattr(optimizer, slot, [None, np.zeros(3)])
+    optimizer.update(params, [None, np.ones(3)])
+    for slot in rule.slots:
+        assert_same_bits(getattr(optimizer, slot)[0], np.zeros(3))
+
+
 def test_a_gradient_that_is_not_there_is_an_error_still(make):
     with pytest.raises(KeyError, match=r"params\['b'\] has no gradient"):
         make().update({"a": np.ones(3), "b": np.ones(3)}, {"a": None})

@@ -17,6 +17,7 @@ from zdlfast.studies._study import Setup, label_ends, make_figure, running_media
 
 QUICK = {
     "optimizers": {"QUICK_STEPS": 20, "QUICK_SEEDS": 2},
+    "modern_optimizers": {"QUICK_STEPS": 5},
     "minibatch": {"QUICK_STEPS": 30, "CHECKED": 20},
     "initialization": {"QUICK_STEPS": 20},
     "batchnorm": {"QUICK_EPOCHS": 1},

@@ -6,9 +6,6 @@
 
 cdef enum:
     BLOCK = 512             # elements; at 8 bytes for four arrays, half of a 32 kB cache
-    FETCH_FROM = 1048576    # bytes of an entry from which on it is memory that limits
-    STEP = 256              # bytes of a parameter between two bursts of prefetches
-    AHEAD = 2               # steps from a prefetch to the use
 
 
 cdef void execute(
@@ -16,39 +13,49 @@ cdef void execute(
 ) noexcept nogil:
     """Update the elements of an entry from `first` up to `last`."""
     cdef void *data[MAX_ARRAYS]
-    cdef Py_ssize_t[MAX_ARRAYS] step        # bytes of each array between two bursts
     cdef Py_ssize_t n, size = itemsize(entry, 0), past
-    cdef int i
-    if entry.strides != NULL:
+    cdef int i, kind = entry.kind | entry.group.variant
+    cdef const double *scalars = entry.group.scalars
+    if entry.strides != NULL or entry.group.staged:
         execute_blocks(entry, loop, first, last)
         return
     n = last - first
     for i in range(entry.count):
         data[i] = entry.data[i] + first * itemsize(entry, i)
-        step[i] = STEP // size * itemsize(entry, i)
     # NumPy's large arrays start 16 bytes past a cache line, where each wide access would touch
     # two of them.
-    if n * size >= ALIGN_FROM:
+    if n * size >= tuning.align_from:
         past = <uintptr_t>data[0] % CACHE_LINE
         if past:
             past = (CACHE_LINE - past) // size
-            loop(entry.kind, data, past, entry.scalars)
+            loop(kind, data, past, scalars)
             n -= past
             for i in range(entry.count):
                 data[i] = <char *>data[i] + past * itemsize(entry, i)
-    if length(entry) < FETCH_FROM:
-        loop(entry.kind, data, n, entry.scalars)
-        return
-    # The CPU cannot look past the long divisions of many elements, and its own prefetchers are
-    # too careful with so many streams: without help, memory would be idle for a tenth of the
-    # time.
+    if length(entry) < tuning.fetch_from:
+        loop(kind, data, n, scalars)
+    else:
+        execute_prefetching(entry, loop, data, n)
+
+
+cdef void execute_prefetching(
+    const Entry *entry, Loop loop, void **data, Py_ssize_t n
+) noexcept nogil:
+    """Run a loop over `n` elements step by step, and prefetch some steps ahead.
+
+    Some CPUs cannot look past the long divisions of many elements, and are too careful with so
+    many streams: without help, memory would be idle for a tenth of the time.
+    """
+    cdef Py_ssize_t step = tuning.fetch_step // itemsize(entry, 0), bytes
+    cdef int i
     while n > 0:
         for i in range(entry.count):
-            fetch(<uintptr_t>data[i] + AHEAD * step[i], step[i])
-        loop(entry.kind, data, min(STEP // size, n), entry.scalars)
-        n -= STEP // size
+            bytes = step * itemsize(entry, i)
+            fetch(<uintptr_t>data[i] + tuning.fetch_ahead * bytes, bytes)
+        loop(entry.kind | entry.group.variant, data, min(step, n), entry.group.scalars)
+        n -= step
         for i in range(entry.count):
-            data[i] = <char *>data[i] + step[i]
+            data[i] = <char *>data[i] + step * itemsize(entry, i)
 
 
 cdef inline void fetch(uintptr_t line, Py_ssize_t bytes) noexcept nogil:
@@ -63,14 +70,23 @@ cdef void execute_blocks(
     const Entry *entry, Loop loop, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     cdef double[MAX_ARRAYS][BLOCK] buffers
+    cdef double[BLOCK] staged
     cdef void *data[MAX_ARRAYS]
+    cdef const Group *group = entry.group
     cdef Py_ssize_t n
-    cdef int i
+    cdef int i, kind = entry.kind | group.variant
+    if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
+        kind |= GRAD_DOUBLE         # a sum with the parameter is of the wider dtype
     while first < last:
         n = min(<Py_ssize_t>BLOCK, last - first)
         for i in range(entry.count):
             data[i] = decode(entry, i, first, n, <char *>buffers[i])
-        loop(entry.kind, data, n, entry.scalars)
+        if group.staged:
+            kernels.stage(
+                entry.kind, data[0], data[1], staged, n, group.g_scale, group.clip_value,
+                group.decay)
+            data[1] = staged
+        loop(kind, data, n, group.scalars)
         for i in range(entry.count):
             if i != 1:
                 encode(entry, i, first, n, <char *>buffers[i])
@@ -81,7 +97,7 @@ cdef inline void *decode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """A block of array `i` as the loop takes it: where it lies, or in the buffer."""
-    if entry.strides.is_contiguous[i]:
+    if entry.strides == NULL or entry.strides.is_contiguous[i]:
         return entry.data[i] + first * itemsize(entry, i)
     copy_block(entry.strides, i, entry.data[i], first, n, buffer, True)
     return buffer
@@ -91,5 +107,5 @@ cdef inline void encode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """Put a block back that was decoded into the buffer."""
-    if not entry.strides.is_contiguous[i]:
+    if entry.strides != NULL and not entry.strides.is_contiguous[i]:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, False)

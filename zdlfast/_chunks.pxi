@@ -11,12 +11,6 @@ cdef extern from "_pool.h":
     void zdl_run(Chunk run, void *job, size_t chunks, int threads) noexcept nogil
     bint zdl_in_a_row() nogil
 
-cdef enum:
-    HELP_FROM = 1572864         # bytes: some 30 us, from which on to wake helpers pays
-    HELP_FROM_AWAKE = 524288    # the same if one update follows the other
-    SHORTEST_CHUNK = 65536      # bytes: some microseconds
-    LONGEST_CHUNK = 1048576
-
 cdef struct Job:
     const Entry *entries
     Py_ssize_t count
@@ -45,14 +39,25 @@ cdef void execute_all(
     cdef Py_ssize_t k
     if threads > 1 and not share_memory(entries, count):
         job.entries, job.count, job.loop = entries, count, loop
-        job.chunk = min(max(bytes // (8 * threads), SHORTEST_CHUNK), LONGEST_CHUNK)
+        job.chunk = max(bytes // (8 * threads), tuning.shortest_chunk)
+        job.chunk = min(job.chunk, tuning.longest_chunk)
         zdl_run(execute_chunk, &job, (bytes + job.chunk - 1) // job.chunk, threads)
     else:
         for k in range(count):
-            if entries[k].strides == NULL and entries[k].n * entries[k].width < ALIGN_FROM:
-                loop(entries[k].kind, <void **>entries[k].data, entries[k].n, entries[k].scalars)
+            if is_small(&entries[k]):
+                loop(entries[k].kind | entries[k].group.variant, <void **>entries[k].data,
+                     entries[k].n, entries[k].group.scalars)
             elif entries[k].n > 0:
                 execute(&entries[k], loop, 0, entries[k].n)
+
+
+cdef inline bint is_small(const Entry *entry) noexcept nogil:
+    """Whether an entry's loop is all that there is to do."""
+    return (
+        entry.strides == NULL
+        and not entry.group.staged
+        and entry.n * entry.width < tuning.align_from
+    )
 
 
 cdef void execute_chunk(void *data, size_t chunk) noexcept nogil:

@@ -1,5 +1,6 @@
-/* What the CPU and the operating system can run, asked before a kernel module is loaded; how
- * to prefetch; and which compiler built this. Each has one answer per platform. */
+/* What the CPU and the operating system can run, asked before a kernel module is loaded; who
+ * made the CPU and how to prefetch; and which compiler built this. Each has one answer per
+ * platform. */
 
 #ifndef ZDLFAST_CPU_H
 #define ZDLFAST_CPU_H
@@ -80,6 +81,32 @@ static int zdl_cpu_has_avx512(void)
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") != 0;
 }
+
+#endif
+
+#if ZDL_X86_64
+
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#include <string.h>
+
+static int zdl_is_intel(void)
+{
+    unsigned leaf[4] = {0}; /* EAX, EBX, ECX, EDX */
+#if defined(_MSC_VER)
+    __cpuid((int *)leaf, 0);
+#else
+    __get_cpuid(0, &leaf[0], &leaf[1], &leaf[2], &leaf[3]);
+#endif
+    return memcmp(&leaf[1], "GenuntelineI", 12) == 0; /* "GenuineIntel", in this order */
+}
+
+#else
+
+static int zdl_is_intel(void) { return 0; }
 
 #endif
 

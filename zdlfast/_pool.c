@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "_platform.h"
+#include "_tuning.h"
 
 /* ------------------------------------------------------------------ the platform's threads */
 
@@ -135,13 +136,6 @@ static void relax(void) {}
 
 /* ------------------------------------------------------------------ the pool */
 
-/* How long a helper looks out for the next job before it sleeps, in seconds. To be woken
- * takes it that long or longer. */
-static const double SPIN = 50e-6;
-
-/* How often the caller looks whether its helpers are done before it sleeps: some 40 us. */
-enum { SPINS = 1000 };
-
 /* One thread's share of the chunks; others help with it when they are done with their own.
  * Each has a cache line to itself. */
 struct share {
@@ -197,7 +191,7 @@ static int is_called(uint64_t job, int me, uint64_t done)
 static uint64_t await_job(int me, uint64_t done)
 {
     uint64_t job;
-    double end = now() + SPIN;
+    double end = now() + zdl_tuning.spin;
     do {
         job = atomic_load(&open_job);
         if (is_called(job, me, done))
@@ -293,7 +287,8 @@ static void clear_the_way(int threads)
 void zdl_run(zdl_chunk run, void *job, size_t chunks, int threads)
 {
     size_t chunk, each, rest;
-    int i, spins;
+    double end;
+    int i;
     if (threads > ZDL_MAX_THREADS)
         threads = ZDL_MAX_THREADS;
     if (threads < 2 || chunks < 2 || !try_lock(&in_use)) {
@@ -327,8 +322,11 @@ void zdl_run(zdl_chunk run, void *job, size_t chunks, int threads)
     /* Nobody comes in any more; whoever is inside has one chunk left at most. A helper that
      * the system keeps from running is not waited for in a loop. */
     atomic_store(&open_job, 0);
-    for (spins = 0; spins < SPINS && atomic_load(&inside) > 0; spins++)
-        relax();
+    if (atomic_load(&inside) > 0) {
+        end = now() + zdl_tuning.spin;
+        while (atomic_load(&inside) > 0 && now() < end)
+            relax();
+    }
     if (atomic_load(&inside) > 0) {
         lock(&beds);
         atomic_store(&caller_sleeps, 1);
@@ -344,5 +342,5 @@ int zdl_in_a_row(void)
 {
     static _Atomic double asked_before;
     double asked = now();
-    return asked - atomic_exchange(&asked_before, asked) < 2 * SPIN;
+    return asked - atomic_exchange(&asked_before, asked) < 2 * zdl_tuning.spin;
 }

@@ -123,9 +123,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     )
 
 
-def measure_all(
-    dtypes: tuple[str, ...], seconds: float, step: report.Step
-) -> Iterator[Result]:
+def measure_all(dtypes: tuple[str, ...], seconds: float, step: report.Step) -> Iterator[Result]:
     """Measure every network, with one BLAS thread: more make the times of a fit jump."""
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fits are short

@@ -164,7 +164,9 @@ class MethodAdapter(Adapter):
             return f"zdlfast knows {self.package} {known}, this is {version}"
         for path, expected in self.formulas.items():
             if fingerprint(attrgetter(path)(module)) != expected:
-                return f"{path} of this {self.package} {version} is not the code that zdlfast knows"
+                return (
+                    f"{path} of this {self.package} {version} is not the code that zdlfast knows"
+                )
         return None
 
 
@@ -178,7 +180,9 @@ def _method(function: Callable[..., Any], patch: Patch) -> Callable[..., Any]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     """The numbers of a version, up to the first part that is none."""
-    parts = takewhile(lambda part: part is not None, map(re.compile(r"\d+").match, version.split(".")))
+    parts = takewhile(
+        lambda part: part is not None, map(re.compile(r"\d+").match, version.split("."))
+    )
     return tuple(int(part[0]) for part in parts if part)
 
 

@@ -10,6 +10,7 @@ from threading import Lock, local
 from time import perf_counter
 from typing import Any
 
+
 def tell_at_end(lines: Callable[[], Iterable[str]]) -> None:
     """Print these lines after all that the script prints.
 
@@ -81,6 +82,5 @@ class Counter:
             rows.append((name, f"{updates:,}", f"{seconds:.3f}", f"{seconds / updates * 1e6:.1f}"))
         first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
         return [
-            "  ".join([name.ljust(first), *map(str.rjust, cells, widths)])
-            for name, *cells in rows
+            "  ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, *cells in rows
         ]

@@ -95,9 +95,7 @@ def are_numbers(values: Iterable[Any], dtypes: set[np.dtype[Any]]) -> bool:
 
 def fits(state: Any, param: np.ndarray) -> bool:
     """Whether state is an array of its parameter's shape and dtype."""
-    return (
-        type(state) is np.ndarray and state.shape == param.shape and state.dtype == param.dtype
-    )
+    return type(state) is np.ndarray and state.shape == param.shape and state.dtype == param.dtype
 
 
 _FLOAT32 = np.dtype(np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 from zdlfast.adapters._adapter import MethodAdapter
 from zdlfast.adapters._steps import Patch, are_numbers, dtypes_of, fits
 
+
 def update_params(patch: Patch, optimizer: Any, params: Any, grads: Any) -> None:
     """``BaseOptimizer.update_params``."""
     step = None

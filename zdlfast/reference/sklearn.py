@@ -4,11 +4,12 @@
 """
 
 from math import sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options, Rate
 
 
 class SklearnAdam(Optimizer, rule="SklearnAdam"):
@@ -30,13 +31,14 @@ class SklearnAdam(Optimizer, rule="SklearnAdam"):
 
     def __init__(
         self,
-        lr: float = 0.001,
+        lr: Rate = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,
         eps: float = 1e-7,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -44,7 +46,6 @@ class SklearnAdam(Optimizer, rule="SklearnAdam"):
         self.iter = 0
         self.m: State = None
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         t = self.iter + 1
@@ -82,13 +83,11 @@ class SklearnNesterov(Optimizer, rule="SklearnNesterov"):
         p += momentum * v - lr * g
     """
 
-    def __init__(
-        self, lr: float = 0.1, momentum: float = 0.9, *, nonfinite: Nonfinite = "propagate"
-    ) -> None:
+    def __init__(self, lr: Rate = 0.1, momentum: float = 0.9, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.momentum = momentum
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.momentum, self.lr
