@@ -19,6 +19,7 @@ from bench.jobs import (
     peers,
     readme,
     rules,
+    sklearn,
     training,
 )
 
@@ -32,6 +33,7 @@ JOBS: dict[str, ModuleType] = {
         peers,
         rules,
         denormals,
+        sklearn,
         machine,
         compare,
         compare_builds,
@@ -39,7 +41,14 @@ JOBS: dict[str, ModuleType] = {
     )
 }
 # Those whose figures are in the documents.
-PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals.main]
+PUBLISHED = [
+    training.main_job,
+    kernels.main,
+    models.main,
+    peers.main,
+    denormals.main,
+    sklearn.main,
+]
 
 
 def main() -> int:

@@ -19,8 +19,8 @@ __all__ = [
     "twin",
 ]
 
-#: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
-RULES: list[str] = list(_rules.RULES)
+#: The names of the rules for users, which are classes of `zdlfast` and of `zdlfast.reference`.
+RULES: list[str] = list(_rules.PUBLIC)
 #: Those of the book, which most jobs take: the job ``rules`` has all.
 BOOK: list[str] = [name for name, rule in _rules.RULES.items() if rule.book]
 

@@ -41,6 +41,8 @@ OPTIONS = {
         "eps": 1e-3,
         "weight_decay": 0.1,
     },
+    "SklearnAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "SklearnNesterov": {"lr": 0.2, "momentum": 0.7},
 }
 
 

@@ -123,6 +123,8 @@ def test_numbers_are_replaced_in_the_container(rule, number):
 
 @pytest.mark.skipif(np.__version__ < "2", reason="NumPy 1 makes all numbers float64")
 def test_a_float32_number_stays_float32(rule):
+    if rule.name == "SklearnAdam":
+        pytest.skip("it lifts its last line on purpose: tests/test_sklearn.py")
     for cls in (rule.fast, rule.numpy):
         params = {"x": np.float32(1.0)}
         cls().update(params, {"x": np.float32(0.5)})

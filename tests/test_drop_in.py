@@ -14,7 +14,10 @@ import zdlfast
 
 # In the plain case what lies there is not executed; a star import looks what else it has.
 SLOW_MODULE = "import sys\nprint('executed', file=sys.stderr)\nraise ImportError('cupy')"
-UNUSED = "zdlfast: this process never imported common.optimizer: the script's own code ran\n"
+UNUSED = (
+    "zdlfast: this process never imported common.optimizer or sklearn.neural_network or dezero: "
+    "the script's own code ran\n"
+)
 
 IMPORTS = {
     "star": "from common.optimizer import *\ncls = Adam; np.zeros(1)",
@@ -188,7 +191,7 @@ def test_help_and_usage_teach():
     assert "the sixth digit may differ" in done.stdout
     nothing = run()
     assert nothing.returncode == 2
-    usage = "usage: python -m zdlfast [-h] [--reference] [--report] SCRIPT [ARGS ...]\n"
+    usage = "usage: python -m zdlfast [-h] [--only NAMES] [--reference] [--report] SCRIPT [ARGS"
     assert usage in nothing.stderr
     assert "the following arguments are required: SCRIPT\n" in nothing.stderr
 

@@ -189,6 +189,10 @@ def exact(name, o):
             mu = Fraction(o["momentum"])
             ahead = rounded(Fraction(rounded(one + mu)) * lr)
             return [rounded(mu * mu), ahead, o["momentum"], o["lr"]]
+        case "SklearnNesterov":
+            return [o["momentum"], o["lr"]]
+        case "SklearnAdam":
+            return [o["beta1"], rate1, o["beta2"], rate2, None, o["eps"]]
         case "AdaGrad":
             return [o["lr"], o["eps"]]
         case "RMSprop" | "AdaDelta":

@@ -153,7 +153,7 @@ print(type(optimizer).__module__, optimizer, optimizer.iter, params["W"][0] == o
     assert " 1 " in printed
 
 
-@pytest.mark.parametrize("name", [*_rules.RULES, "build_info"])
+@pytest.mark.parametrize("name", [*_rules.PUBLIC, "build_info"])
 def test_what_is_not_there_says_how_to_get_it_and_what_there_is(plain, name):
     printed = plain(f"""
 import zdlfast

@@ -19,20 +19,22 @@ from zdlfast._files import load, save
 from zdlfast._optimizer import Optimizer
 from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
-from zdlfast.drop_in import patch
+from zdlfast.adapters import patch, patched, unpatch
 
 __version__ = "0.1.0"
 __all__ = [
-    *_rules.RULES,
+    *_rules.PUBLIC,
     "EMA",
     "Optimizer",
     "build_info",
     "get_num_threads",
     "load",
     "patch",
+    "patched",
     "save",
     "set_num_threads",
     "threads",
+    "unpatch",
 ]
 
 _simd = _os.environ.get("ZDLFAST_SIMD")
@@ -92,10 +94,10 @@ def _no_kernels() -> ImportError:
 
 
 def __getattr__(name: str) -> _Any:
-    if _broken is not None and name in (*_rules.RULES, "EMA"):
+    if _broken is not None and name in (*_rules.PUBLIC, "EMA"):
         raise _no_kernels() from _broken
     text = f"module {__name__!r} has no attribute {name!r}"
-    meant = [rule for rule in _rules.RULES if rule.lower() == name.lower()]
+    meant = [rule for rule in _rules.PUBLIC if rule.lower() == name.lower()]
     if meant:
         text += f": here it is {meant[0]}"
         # For "from zdlfast import Adagrad" Python would put a text of its own in the place of an

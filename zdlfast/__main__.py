@@ -1,4 +1,4 @@
-"""python -m zdlfast SCRIPT [ARGS...]: run a script of the book with the fast optimizers."""
+"""python -m zdlfast SCRIPT [ARGS...]: run a script with the fast optimizers."""
 
 import argparse
 import io
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from types import ModuleType, TracebackType
 
-from zdlfast import _report, drop_in
+from zdlfast.adapters import FRAMEWORKS, patch_all
+from zdlfast.adapters._adapter import Adapter
+from zdlfast.adapters._report import Counter, tell_at_end
 
 
 class _Check(argparse.Action):
@@ -21,16 +23,19 @@ class _Check(argparse.Action):
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m zdlfast",
-        usage="%(prog)s [-h] [--reference] [--report] SCRIPT [ARGS ...]\n       %(prog)s --check",
-        description="Run a Python script, unmodified, with zdlfast's classes in place of\n"
-        "the optimizers that it or its modules import from common.optimizer.",
+        usage="%(prog)s [-h] [--only NAMES] [--reference] [--report] SCRIPT [ARGS ...]\n"
+        "       %(prog)s --check",
+        description="Run a Python script, unmodified, with zdlfast's steps in place of those of\n"
+        "the optimizers that it or its modules import from the book's common.optimizer,\n"
+        "from scikit-learn (MLPClassifier, MLPRegressor) or from DeZero.",
         epilog="to see that both print the same numbers:\n"
         "  python -m zdlfast train.py > fast.txt\n"
         "  python -m zdlfast --reference train.py > numpy.txt\n"
         "  diff fast.txt numpy.txt\n\n"
         'With plain "python train.py", float64 gives the same numbers too. float32 need not:\n'
         "with NumPy 2 the book's Adam computes partly in float64, as does each of its rules\n"
-        "if lr is an np.float64. zdlfast stays in float32; the sixth digit may differ.",
+        "if lr is an np.float64. zdlfast stays in float32; the sixth digit may differ.\n"
+        "With scikit-learn and DeZero, both dtypes give the same numbers.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -39,6 +44,13 @@ def main() -> None:
         action=_Check,
         nargs=0,
         help="run no script: compare zdlfast's bits and speed with NumPy's on this machine",
+    )
+    parser.add_argument(
+        "--only",
+        type=_frameworks,
+        default=FRAMEWORKS,
+        metavar="NAMES",
+        help=f"patch only these, of {','.join(FRAMEWORKS)}; default: whatever is imported",
     )
     parser.add_argument(
         "--reference", action="store_true", help="take the same rules in plain NumPy instead"
@@ -52,26 +64,46 @@ def main() -> None:
     )
     # Only what stands before the script is ours; argparse would take a "--" after it too.
     argv = sys.argv[1:]
-    end = next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv)) + 1
+    end = _count_own(argv) + 1
     options = parser.parse_args(argv[:end])
     path = os.path.join(os.getcwd(), options.script)  # unnormalised, as Python itself has it
     source = read_script(path)
-    drop_in.patch(reference=options.reference)
-    classes = drop_in.classes(reference=options.reference).values()
-    totals = _report.count_updates(classes) if options.report else None
-    _report.tell_at_end(lambda: _lines(totals))
+    counter = Counter() if options.report else None
+    adapters = patch_all([(name, options.reference) for name in options.only], counter)
+    tell_at_end(lambda: _lines(adapters, counter))
     run_script(path, source, [options.script, *argv[end:]])
 
 
-def _lines(totals: _report.Totals | None) -> Iterator[str]:
-    if totals:
+def _count_own(words: list[str]) -> int:
+    """How many words of the command line stand before the script."""
+    count = 0
+    while count < len(words) and words[count].startswith("-"):
+        count += 2 if words[count] == "--only" else 1
+    return count
+
+
+def _frameworks(names: str) -> list[str]:
+    """What ``--only`` names."""
+    found = names.split(",")
+    for name in found:
+        if name not in FRAMEWORKS:
+            raise argparse.ArgumentTypeError(
+                f"expected names of {','.join(FRAMEWORKS)}, got {name!r}"
+            )
+    return found
+
+
+def _lines(adapters: list[Adapter], counter: Counter | None) -> Iterator[str]:
+    modules = [adapter.shown for adapter in adapters]
+    if counter is not None and counter.totals:
         yield "zdlfast: updates in this process"
-        yield from _report.table(totals)
-    elif drop_in.MODULE in sys.modules:
-        if totals is not None:
+        yield from counter.table()
+    elif not sys.modules.keys().isdisjoint(modules):
+        if counter is not None:
             yield "zdlfast: no updates in this process"
     elif not hasattr(sys, "last_type"):  # else the script failed, maybe before its imports
-        yield f"zdlfast: this process never imported {drop_in.MODULE}: the script's own code ran"
+        what = " or ".join(modules)
+        yield f"zdlfast: this process never imported {what}: the script's own code ran"
 
 
 def read_script(path: str) -> bytes:

@@ -9,7 +9,7 @@ import zdlfast
 import zdlfast._engine as _engine
 from zdlfast import reference
 from zdlfast._optimizer import Optimizer
-from zdlfast._rules import RULES, Rule
+from zdlfast._rules import PUBLIC, Rule
 
 DTYPES = (np.float32, np.float64)
 # Around the widths of instructions and blocks, and one that threads share.
@@ -37,7 +37,7 @@ def main() -> int:
     width = max(map(len, RULES))
     print("  " + " ".join(f"{word:<9}" for word in (" " * width, "", *simds)).rstrip())
     equal = True
-    for rule in RULES.values():
+    for rule in PUBLIC.values():
         for dtype in DTYPES:
             different = differing(rule, dtype)
             equal = equal and not different

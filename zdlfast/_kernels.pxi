@@ -349,6 +349,7 @@ cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept
 
 
 include "_kernels_newer.pxi"
+include "_kernels_sklearn.pxi"
 
 
 # ------------------------------------------------------------------ moving averages
@@ -568,6 +569,9 @@ add(b"adabelief", 4, 2, 0, adabelief_scalars, adabelief)
 add(b"lion", 3, 1, 0, lion_scalars, lion)
 add(b"adopt", 5, 2, 0, adopt_scalars, adopt)
 add(b"schedulefreeadamw", 8, 2, 2, schedulefreeadamw_scalars, schedulefreeadamw)
+add(b"sklearnadam", 4, 2, 0, sklearnadam_scalars, sklearnadam)
+add(b"sklearnadam_numpy1", 4, 2, 0, sklearnadam_scalars, sklearnadam_numpy1)
+add(b"sklearnnesterov", 2, 1, 0, momentum_scalars, sklearnnesterov)
 add(b"ema", 1, 0, 0, ema_scalars, ema)
 add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
 add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)

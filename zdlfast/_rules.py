@@ -5,8 +5,11 @@ Base class, drop-in, files, tests, benchmark and documents walk it.
 
 import importlib
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 # What an option has to stay below; none may be negative.
 UNBOUNDED = math.inf
@@ -36,11 +39,15 @@ class Rule:
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Whether ``common.optimizer`` of the book has it.
     book: bool = True
+    #: Whether it is for users, and not for an adapter alone.
+    public: bool = True
+    #: The name of its loop in the kernels, if that is not its own in lower case.
+    other_loop: str = ""
 
     @property
     def loop(self) -> str:
         """The name of its loop in the kernels."""
-        return self.name.lower()
+        return self.other_loop or self.name.lower()
 
     @property
     def fast(self) -> Any:
@@ -50,7 +57,8 @@ class Rule:
     @property
     def fastest(self) -> Any:
         """The class on kernels, or without the compiled extension the one in plain NumPy."""
-        return vars(importlib.import_module("zdlfast")).get(self.name) or self.twin
+        # What zdlfast could not import itself is not there.
+        return getattr(sys.modules.get("zdlfast.optimizers"), self.name, self.twin)
 
     @property
     def twin(self) -> Any:
@@ -115,5 +123,24 @@ RULES = {
             flags={"training": ()},
             book=False,
         ),
+        Rule(
+            "SklearnAdam",
+            _ADAM,
+            ("m", "v"),
+            "iter",
+            book=False,
+            public=False,
+            other_loop="sklearnadam_numpy1" if np.__version__.startswith("1.") else "",
+        ),
+        Rule(
+            "SklearnNesterov",
+            {"lr": UNBOUNDED, "momentum": FRACTION},
+            ("v",),
+            book=False,
+            public=False,
+        ),
     )
 }
+
+#: Those that are for users.
+PUBLIC = {name: rule for name, rule in RULES.items() if rule.public}

@@ -191,3 +191,14 @@ class ADOPT(KernelOptimizer, reference.ADOPT, rule="ADOPT"):
 
 class ScheduleFreeAdamW(KernelOptimizer, reference.ScheduleFreeAdamW, rule="ScheduleFreeAdamW"):
     pass
+
+
+# ---------------------------------------------------------------- for adapters alone
+
+
+class SklearnAdam(KernelOptimizer, reference.SklearnAdam, rule="SklearnAdam"):
+    pass
+
+
+class SklearnNesterov(KernelOptimizer, reference.SklearnNesterov, rule="SklearnNesterov"):
+    pass

@@ -12,7 +12,7 @@ from bench import report
 
 HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
-Run the main job and the jobs kernels, models, peers and denormals, and put
+Run the main job and the jobs kernels, models, peers, denormals and sklearn, and put
 their tables and one picture into both READMEs and bench/README.md, so that no figure there is
 typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a block of
 text.

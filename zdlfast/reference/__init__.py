@@ -33,6 +33,8 @@ from zdlfast.reference.radam import RAdam
 from zdlfast.reference.rmsprop import RMSprop
 from zdlfast.reference.schedulefree_adamw import ScheduleFreeAdamW
 from zdlfast.reference.sgd import SGD
+from zdlfast.reference.sklearn import SklearnAdam as SklearnAdam
+from zdlfast.reference.sklearn import SklearnNesterov as SklearnNesterov
 
 # The rules: the book's, then others, as in the table of rules. And what goes with them.
 __all__ = [  # noqa: RUF022

@@ -9,6 +9,8 @@ from threading import RLock
 from types import ModuleType
 from typing import Any
 
+from zdlfast.adapters._imports import find_elsewhere
+
 
 class Finder(MetaPathFinder, Loader):
     """Answers imports of one module, whatever lies on ``sys.path``.
@@ -27,6 +29,7 @@ class Finder(MetaPathFinder, Loader):
         self.package = module.rpartition(".")[0]
         self.answers: Mapping[str, object] = {}
         self._hidden: ModuleType | None = None
+        self._package_was: str | None = None  # what is not a package without this finder
         self._lock = RLock()  # re-entrant: the hidden module may lead to an import of this one
 
     def install(self, answers: Mapping[str, object]) -> bool:
@@ -53,10 +56,31 @@ class Finder(MetaPathFinder, Loader):
             vars(loaded).update(answers)
             return False
         self._hidden = loaded
-        module = sys.modules[self.module] = module_from_spec(ModuleSpec(self.module, self))
-        if self.package in sys.modules:
-            vars(sys.modules[self.package])[self.module.rpartition(".")[2]] = module
+        self._set_module(module_from_spec(ModuleSpec(self.module, self)))
         return True
+
+    def remove(self) -> None:
+        """Let imports give again what they gave before `install`."""
+        sys.meta_path.remove(self)
+        if isinstance(sys.modules.get(self.module), StandIn):
+            self._set_module(self._hidden)
+        self._hidden = None
+        if self._package_was == "nothing":
+            sys.modules.pop(self.package, None)
+        elif self._package_was == "module" and self.package in sys.modules:
+            vars(sys.modules[self.package]).pop("__path__", None)
+        self._package_was = None
+
+    def _set_module(self, module: ModuleType | None) -> None:
+        """Put a module, or none, where imports look for it first."""
+        places = [(sys.modules, self.module)]
+        if self.package in sys.modules:
+            places.append((vars(sys.modules[self.package]), self.module.rpartition(".")[2]))
+        for namespace, name in places:
+            if module is None:
+                namespace.pop(name, None)
+            else:
+                namespace[name] = module
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -65,8 +89,12 @@ class Finder(MetaPathFinder, Loader):
             return ModuleSpec(name, self)
         if name != self.package:
             return None
-        spec = find_elsewhere(self, name, path) or ModuleSpec(name, None, is_package=True)
+        spec = find_elsewhere(self, name, path)
+        if spec is None:
+            self._package_was = "nothing"
+            spec = ModuleSpec(name, None, is_package=True)
         if spec.submodule_search_locations is None:
+            self._package_was = self._package_was or "module"
             spec.submodule_search_locations = []
         return spec
 
@@ -126,30 +154,3 @@ class StandIn(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.__all__})
-
-
-def find_elsewhere(
-    finder: MetaPathFinder, name: str, path: Sequence[str] | None
-) -> ModuleSpec | None:
-    """Where a module lies for the finders other than this one.
-
-    Parameters
-    ----------
-    finder : MetaPathFinder
-        The one that asks.
-    name : str
-        The module's full name.
-    path : sequence of str or None
-        Where to look: the ``__path__`` of the package that it belongs to, if any.
-
-    Returns
-    -------
-    ModuleSpec or None
-        What they found first.
-    """
-    others = (
-        other.find_spec(name, path)
-        for other in sys.meta_path
-        if other is not finder and hasattr(other, "find_spec")
-    )
-    return next(filter(None, others), None)

@@ -13,28 +13,32 @@ makes the same call there as was made here when it is read. Why in this way:
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from zdlfast._finder import find_elsewhere
+from zdlfast.adapters._imports import unwatch, watch
+from zdlfast.adapters._replaced import Replaced
 
 # Each has a function get_preparation_data, which says what a child gets.
 _MODULES = ("multiprocessing.spawn", "joblib.externals.loky.backend.spawn", "loky.backend.spawn")
 
 # Where zdlfast lies. Only this is sure to lead a child there: a folder of the user's may hold a
 # file of the same name, or the current folder may have been another one.
-_FOLDER = str(Path(__file__).parents[1])
+_FOLDER = str(Path(__file__).parents[2])
+
+#: A module, a function in it, and its keyword arguments.
+Call = tuple[str, str, dict[str, object]]
+
+_replaced = Replaced()
 
 
 class _SysPath(list[str]):
     """A copy of ``sys.path``; where it is read, the call that was given to it is made."""
 
-    def __init__(self, path: Iterable[str], call: tuple[str, str, dict[str, object]]) -> None:
+    def __init__(self, path: Iterable[str], call: Call) -> None:
         super().__init__(path)
         self._source = (
             f"__import__('sys').path.insert(0, {_FOLDER!r}) or "
@@ -56,65 +60,37 @@ def _arrive(module: str, function: str, options: dict[str, object]) -> list[str]
     return []
 
 
-class _Finder(MetaPathFinder):
-    """Lets what children get be changed as soon as a module that sends it is imported."""
-
-    def __init__(self) -> None:
-        self.call: tuple[str, str, dict[str, object]]
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        spec = find_elsewhere(self, name, path) if name in _MODULES else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
-
-    def wrap(self, module: ModuleType) -> None:
-        prepare = vars(module)["get_preparation_data"]
-
-        @functools.wraps(prepare)
-        def get_preparation_data(*args: Any, **kwargs: Any) -> dict[str, Any]:
-            data: dict[str, Any] = prepare(*args, **kwargs)
-            data["sys_path"] = _SysPath(data["sys_path"], self.call)
-            return data
-
-        vars(module)["get_preparation_data"] = get_preparation_data
-
-
-class _Loader(Loader):
-    """Another loader, until it has loaded its module."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        vars(module)["__loader__"] = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        _finder.wrap(module)
-
-
-_finder = _Finder()
-
-
 def hand_on(function: Callable[..., object], **options: object) -> None:
     """Have every child that starts from now on call this function first, as was done here.
 
     Parameters
     ----------
     function : callable
-        A function of a module: the child finds it by name.
+        A function of a module: the child finds it by name. It takes the place of an earlier one.
     **options : object
         What it is called with; the representation of each has to be its source.
     """
-    _finder.call = (function.__module__, function.__name__, options)
-    if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)
-        for name in _MODULES:
-            if name in sys.modules:
-                _finder.wrap(sys.modules[name])
+    hand_nothing_on()
+    call = (function.__module__, function.__name__, options)
+    for name in _MODULES:
+        watch(name, functools.partial(_send, call))
+
+
+def hand_nothing_on() -> None:
+    """Let children start as they would without this module."""
+    for name in _MODULES:
+        unwatch(name)
+    _replaced.restore()
+
+
+def _send(call: Call, module: ModuleType) -> None:
+    """Have what children get make this call where it is read."""
+    prepare = vars(module)["get_preparation_data"]
+
+    @functools.wraps(prepare)
+    def get_preparation_data(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        data: dict[str, Any] = prepare(*args, **kwargs)
+        data["sys_path"] = _SysPath(data["sys_path"], call)
+        return data
+
+    _replaced.set(module, "get_preparation_data", get_preparation_data)
