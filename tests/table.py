@@ -68,7 +68,7 @@ class Row:
     @property
     def squares(self):
         """Whether gradients are squared."""
-        return bool(set(self.slots) & {"h", "s"}) or len(self.slots) > 1 and "v" in self.slots
+        return bool(set(self.slots) & {"h", "s"}) or (len(self.slots) > 1 and "v" in self.slots)
 
     @property
     def fractions(self):
@@ -78,6 +78,14 @@ class Row:
 
 
 RULES = [Row(name, rule.slots, OPTIONS[name]) for name, rule in _rules.RULES.items()]
+
+#: One of each kind: with none to three slots, a step count, further numbers, a decay of its own.
+#: What does not depend on a formula is tested with these.
+KINDS = [
+    row
+    for row in RULES
+    if row.name in ("SGD", "Momentum", "Adam", "AMSGrad", "NAdam", "ScheduleFreeAdamW")
+]
 
 
 def past_the_first(optimizer):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from table import assert_same_bits, assert_same_run, go_on_from
 
+pytestmark = pytest.mark.each_kind
+
 
 def arrays(rng, dtype=np.float64):
     return {k: rng.standard_normal(s).astype(dtype) for k, s in {"W": (4, 3), "b": (3,)}.items()}

@@ -13,6 +13,8 @@ from table import assert_same_bits
 import zdlfast
 from zdlfast import optimizers
 
+pytestmark = pytest.mark.each_kind
+
 
 class Evil(np.ndarray):
     """An array that breaks half-way through an update."""
@@ -345,7 +347,7 @@ def test_state_of_another_kind_is_refused_if_other_state_is_missing():
         optimizer.update(params, {"W": np.ones(3)})
         optimizer.m, optimizer.v = None, "text"
         before = snapshot(optimizer, params)
-        with pytest.raises(TypeError, match="^the state v must be a dict, a list or None, got st"):
+        with pytest.raises(TypeError, match=r"^the state v must be a dict, a list or"):
             optimizer.update(params, {"W": np.ones(3)})
         assert_unchanged(before, optimizer, params)
 
@@ -408,7 +410,7 @@ def test_whole_numbers_that_a_float_holds_are_taken(rule):
 def test_a_step_count_that_no_float_holds_is_refused(count):
     for cls in (zdlfast.Adam, zdlfast.reference.Adam):
         optimizer = cls()
-        with pytest.raises(ValueError, match="^iter must fit into a float, got a larger number$"):
+        with pytest.raises(ValueError, match=r"^iter must fit into a float, got a larger"):
             optimizer.iter = count
         assert optimizer.iter == 0
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from table import assert_same_bits, assert_same_run, go_on_from
 
+pytestmark = pytest.mark.each_kind
+
 # Entries of every kind: for kernels, strided, for NumPy, numbers.
 NAMES = ["W", "turned", "half", "x", "empty", "0-d", "b"]
 
@@ -171,7 +173,9 @@ def test_a_frozen_parameter_may_be_read_only_or_no_array_at_all(make):
     assert params["a"][0] < 1
 
 
-@pytest.mark.parametrize("value", ["text", "f4", [1, [2]], {"a": 1}, None, object(), np.ones(3, int)])
+@pytest.mark.parametrize(
+    "value", ["text", "f4", [1, [2]], {"a": 1}, None, object(), np.ones(3, int)]
+)
 def test_in_a_list_a_frozen_parameter_may_be_anything_too(make, rule, value):
     optimizer, params = make(), [value, np.ones(3)]
     for _ in range(2):

@@ -14,6 +14,8 @@ from table import assert_same_bits, assert_same_run, past_the_first
 
 import zdlfast
 
+pytestmark = pytest.mark.each_kind
+
 # Of Linux, where Python's mmap does not tell them.
 NORESERVE, MAP_FIXED = 0x4000, 0x10
 

@@ -16,6 +16,8 @@ from table import is_same_run, keys_of, past_the_first
 
 import zdlfast
 
+pytestmark = pytest.mark.each_kind
+
 PLACES = 40  # of which the last ones are all tried
 
 
