@@ -30,7 +30,7 @@ OPTIONS = {
     "AMSBound": _BOUND,
     "AdaBelief": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "Lion": {"lr": 0.1, "beta1": 0.5, "beta2": 0.8},
-    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "ScheduleFreeAdamW": {
         "lr": 0.1,
         "beta1": 0.5,
@@ -39,7 +39,6 @@ OPTIONS = {
         "r": 1.0,
         "weight_lr_power": 1.0,
         "eps": 1e-3,
-        "weight_decay": 0.1,
     },
 }
 
