@@ -70,6 +70,15 @@ class Row:
         return bool(set(self.slots) & {"h", "s"}) or (len(self.slots) > 1 and "v" in self.slots)
 
     @property
+    def shared(self):
+        """The options that are the same for all parameters, because a number depends on them."""
+        return {name for on in _rules.RULES[self.name].numbers.values() for name in on}
+
+    @property
+    def own_decay(self):
+        return _rules.RULES[self.name].own_decay
+
+    @property
     def fractions(self):
         """The options that have to lie in [0, 1)."""
         bounds = _rules.RULES[self.name].options
