@@ -30,7 +30,7 @@ OPTIONS = {
     "AMSBound": _BOUND,
     "AdaBelief": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "Lion": {"lr": 0.1, "beta1": 0.5, "beta2": 0.8},
-    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "ScheduleFreeAdamW": {
         "lr": 0.1,
         "beta1": 0.5,
@@ -39,7 +39,6 @@ OPTIONS = {
         "r": 1.0,
         "weight_lr_power": 1.0,
         "eps": 1e-3,
-        "weight_decay": 0.1,
     },
     "SklearnAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "SklearnNesterov": {"lr": 0.2, "momentum": 0.7},
@@ -71,6 +70,15 @@ class Row:
     def squares(self):
         """Whether gradients are squared."""
         return bool(set(self.slots) & {"h", "s"}) or (len(self.slots) > 1 and "v" in self.slots)
+
+    @property
+    def shared(self):
+        """The options that are the same for all parameters, because a number depends on them."""
+        return {name for on in _rules.RULES[self.name].numbers.values() for name in on}
+
+    @property
+    def own_decay(self):
+        return _rules.RULES[self.name].own_decay
 
     @property
     def fractions(self):

@@ -96,7 +96,8 @@ def kernel(rules, rule):
 
 @pytest.fixture
 def options(rule):
-    return list(OPTIONS[rule.name].values())
+    own_decay = [0.1] if _rules.RULES[rule.name].own_decay else []
+    return [*OPTIONS[rule.name].values(), *own_decay]
 
 
 def test_a_table_has_every_rule_with_its_options_and_slots(rules):

@@ -18,6 +18,11 @@ def make(request, rule):
     return getattr(rule, request.param)
 
 
+def lr_of_some(rule, value):
+    """A learning rate of its own; or another option where that is the same for all."""
+    return {"eps": value} if "lr" in rule.shared else {"lr": value}
+
+
 def net(rng, dtype=float):
     shapes = {"W1": (40, 30), "b1": (30,), "W2": (30, 7), "b2": (7,), "embed_in": (9, 5)}
     return {key: rng.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
@@ -37,14 +42,14 @@ def test_each_parameter_is_updated_as_by_an_optimizer_with_its_options(make, rul
     params, gradients = net(rng), [net(rng) for _ in range(3)]
     overrides = {
         "b*": {"weight_decay": 0.0, "maximize": True},
-        "W2": {"lr": 0.07, "decoupled": True},
+        "W2": {**lr_of_some(rule, 0.07), "decoupled": True},
         "[bW]2": {"clip_value": 0.2},
     }
     options = {**rule.options, "weight_decay": 0.1}
     of_each = {
         "W1": {},
         "b1": {"weight_decay": 0.0, "maximize": True},
-        "W2": {"lr": 0.07, "decoupled": True, "clip_value": 0.2},
+        "W2": {**lr_of_some(rule, 0.07), "decoupled": True, "clip_value": 0.2},
         "b2": {"weight_decay": 0.0, "maximize": True, "clip_value": 0.2},
         "embed_in": {},
     }
@@ -64,8 +69,8 @@ def test_each_parameter_is_updated_as_by_an_optimizer_with_its_options(make, rul
 @pytest.mark.parametrize("dtype", ["f", "d"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_bits_are_those_of_numpy(rule, rng, dtype, threads):
-    overrides = {name: {name: value / 2} for name, value in rule.options.items()}
-    overrides = {"W1": overrides["lr"], "b*": {k: v / 2 for k, v in rule.options.items()}}
+    halves = {k: v / 2 for k, v in rule.options.items() if k not in rule.shared}
+    overrides = {"W1": lr_of_some(rule, 0.07), "b*": halves}
     overrides["embed*"] = {"frozen": True}
     options = {**rule.options, "overrides": overrides, "clip_norm": 1.0, "weight_decay": 0.2}
     fast, numpy = rule.fast(**options), rule.numpy(**options)
@@ -97,12 +102,13 @@ def test_in_a_list_it_is_indices_and_ranges(make, rule, rng):
     values = [rng.standard_normal(5) for _ in range(5)]
     gradients = [rng.standard_normal(5) for _ in range(5)]
     params = [value.copy() for value in values]
-    optimizer = make(**rule.options, overrides={0: {"lr": 0.5}, range(2, 4): {"frozen": True}})
+    own = lr_of_some(rule, 0.5)
+    optimizer = make(**rule.options, overrides={0: own, range(2, 4): {"frozen": True}})
     optimizer.update(params, gradients)
     expected = {}
     for i in (0, 1, 4):
         one = [values[i].copy()]
-        make(**rule.options | ({"lr": 0.5} if i == 0 else {})).update(one, [gradients[i]])
+        make(**rule.options | (own if i == 0 else {})).update(one, [gradients[i]])
         expected[i] = one[0]
     for i in range(5):
         assert_same_bits(params[i], expected.get(i, values[i]))
@@ -118,6 +124,8 @@ def test_keys_that_are_no_strings_are_matched_as_they_are(make):
 
 
 def test_the_learning_rate_of_some_may_be_a_schedule(make, rule, rng):
+    if "lr" in rule.shared:
+        pytest.skip("its learning rate is the same for all")
     params, gradients = net(rng), [net(rng) for _ in range(3)]
     optimizer = make(**rule.options, overrides={"W*": {"lr": lambda done: 0.1 / (1 + done)}})
     expected = copies(params)
@@ -144,7 +152,7 @@ def test_a_later_network_and_a_later_key_get_their_options_too(make, rule, rng):
     [
         (5, TypeError, "overrides must be a mapping of patterns to options, got int"),
         ({"b": 0.1}, TypeError, r"overrides\['b'\] must be a mapping of options to values"),
-        ({"b": {"lr": -1}}, ValueError, r"overrides\['b'\]\['lr'\] must be >= 0"),
+        ({"b": {"weight_decay": -1}}, ValueError, r"\['b'\]\['weight_decay'\] must be >= 0"),
         ({"b": {"rate": 1}}, ValueError, r"\['rate'\] is no option of \w+, expected one of: fro"),
         ({"b": {"clip_norm": 1.0}}, ValueError, "concerns all parameters together"),
         ({"b": {"nonfinite": "skip"}}, ValueError, "concerns all parameters together"),
@@ -161,7 +169,7 @@ def test_what_is_wrong_is_told_at_once(make, overrides, error, message):
 
 
 def test_a_pattern_that_matches_nothing_is_an_error_and_nothing_changes(make):
-    optimizer = make(overrides={"b*": {"lr": 0.1}, "x*": {"lr": 0.1}})
+    optimizer = make(overrides={"b*": {"weight_decay": 0.1}, "x*": {"weight_decay": 0.1}})
     params = {"b1": np.ones(2), "W1": np.ones(2)}
     text = r"overrides\['x\*'\] matches no parameter, expected some of: 'b1', 'W1'"
     for _ in range(2):
@@ -172,7 +180,11 @@ def test_a_pattern_that_matches_nothing_is_an_error_and_nothing_changes(make):
 
 
 def test_they_are_kept_by_copies_pickles_state_and_files(rule, rng, tmp_path):
-    overrides = {"W*": {"lr": 0.25}, "b1": {"frozen": True}, "embed_in": {"clip_value": 0.1}}
+    overrides = {
+        "W*": lr_of_some(rule, 0.25),
+        "b1": {"frozen": True},
+        "embed_in": {"clip_value": 0.1},
+    }
     gradients = [net(rng) for _ in range(3)]
     for make in (rule.fast, rule.numpy):
         optimizer, params = make(**rule.options, overrides=overrides), net(rng)

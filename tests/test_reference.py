@@ -134,7 +134,6 @@ def lion(o, t, p, g, m):
 
 
 def adopt(o, t, p, g, m, v):
-    g = g + o.weight_decay * p
     if t == 1:
         return p, m, g * g
     limit = math.sqrt(math.sqrt(t - 1))

@@ -499,13 +499,15 @@ cdef inline void schedulefreeadamw_loop(
     cdef double eps = scalars[FIRST_SCALAR + 2], weight_decay = scalars[FIRST_SCALAR + 3]
     cdef double c = scalars[FIRST_SCALAR + 4], lr_y = scalars[FIRST_SCALAR + 5]
     cdef double rest = scalars[FIRST_SCALAR + 6], lr_d = scalars[FIRST_SCALAR + 7]
+    cdef bint decays = weight_decay != 0.0
     cdef G grad
     cdef P point, square, difference
     for i in range(n):
         grad = times(g_scale, g[i])
         point = times(p_decay, p[i])
         square = <P>(v[i] + times(rate2, grad * grad - v[i]))
-        step = times(root2, grad) / plus(root(square), eps) + times(weight_decay, point)
+        step = times(root2, grad) / plus(root(square), eps)
+        step = step + times(weight_decay, point) if decays else step
         p[i] = <P>(point + times(c, d[i]) - times(lr_y, step))
         difference = <P>(d[i] - times(lr_d, step))
         d[i] = kept(times(rest, difference), flush)

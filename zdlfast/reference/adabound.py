@@ -67,7 +67,7 @@ class AdaBound(Optimizer, rule="AdaBound"):
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([3.0])})
     >>> params["W"].round(6)
-    array([0.95])
+    array([0.91])
     """
 
     def __init__(

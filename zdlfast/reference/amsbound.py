@@ -69,7 +69,7 @@ class AMSBound(AdaBound, rule="AMSBound"):
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([3.0])})
     >>> params["W"].round(6)
-    array([0.95])
+    array([0.91])
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class NAdam(Optimizer, rule="NAdam"):
     >>> params = {"W": np.array([1.0])}
     >>> optimizer.update(params, {"W": np.array([3.0])})
     >>> params["W"].round(6), round(optimizer.mu_product, 6)
-    (array([0.468962]), 0.450073)
+    (array([0.471774]), 0.450073)
     """
 
     def __init__(

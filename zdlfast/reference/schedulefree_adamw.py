@@ -217,7 +217,9 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
         c: float, lr_y: float, rest: float, lr_d: float,
     ) -> tuple[Any, ...]:  # fmt: skip
         v += rate2 * (g**2 - v)
-        step = root2 * g / (np.sqrt(v) + eps) + weight_decay * p
+        step = root2 * g / (np.sqrt(v) + eps)
+        if weight_decay != 0.0:
+            step = step + weight_decay * p
         p += c * d
         p -= lr_y * step
         d -= lr_d * step
