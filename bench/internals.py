@@ -1,13 +1,23 @@
-"""All that the benchmark takes from inside zdlfast: rules, slots, streaming loops, tuning."""
+"""All that the benchmark takes from inside zdlfast: rules, streaming loops, tuning, output."""
 
 from typing import Any
 
 from zdlfast import _rules
 from zdlfast._engine import Kernel, get_tuning, set_tuning
 from zdlfast._optimizer import Optimizer
+from zdlfast._printable import replace_unprintable
 from zdlfast.optimizers import KernelOptimizer
 
-__all__ = ["BOOK", "RULES", "get_tuning", "set_tuning", "slots", "stream", "twin"]
+__all__ = [
+    "BOOK",
+    "RULES",
+    "get_tuning",
+    "replace_unprintable",
+    "set_tuning",
+    "slots",
+    "stream",
+    "twin",
+]
 
 #: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
 RULES: list[str] = list(_rules.RULES)

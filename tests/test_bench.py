@@ -439,6 +439,15 @@ def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, cap
     assert (tmp_path / "peers.png").read_bytes().startswith(PNG)
 
 
+def test_peers_are_compared_in_float64_too(monkeypatch, tmp_path, capsys):
+    some = ["zdlfast", "NumPy"]
+    monkeypatch.setattr(peers, "PEERS", {name: libraries.PEERS[name] for name in some})
+    assert bench(monkeypatch, tmp_path, "peers", "--float64") == 0
+    assert "Adam, float64" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "peers.json").read_text())
+    assert {r["case"]["dtype"] for r in saved["results"]} == {"float64"}
+
+
 def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
     ask = peers.Worker.ask
 
@@ -467,7 +476,7 @@ def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, 
 
 
 @pytest.mark.parametrize("name", libraries.PEERS)
-def test_every_installed_peer_takes_the_step_of_the_twin(name):
+def test_every_installed_peer_takes_the_step_of_the_twin(name, dtype):
     if name in ("limit", "DeepSpeed CPUAdam"):  # the one is no optimizer, the other compiles
         pytest.skip("not here")
     module = {"JAX, optax": "optax"}.get(name, name.split(",")[0].lower())
@@ -475,12 +484,12 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name):
         pytest.skip(f"{module} is not installed")
     process = peers.start(name, 1)
     try:
-        weights = process.ask(do="prepare", elements=1000)["weights"]
+        weights = process.ask(do="prepare", elements=1000, dtype=dtype.name)["weights"]
         assert peers.WorkerRun(process, "step").seconds(2) > 0
         assert process.ask(do="drop") == {}
     finally:
         process.end()
-    params, grads = ({"W": array} for array in libraries.arrays(1000))
+    params, grads = ({"W": array} for array in libraries.arrays(1000, dtype.name))
     twin = zdlfast.reference.Adam(lr=libraries.LR, eps=libraries.EPS)
     for _ in range(libraries.CHECKED_STEPS):
         twin.update(params, grads)
@@ -746,9 +755,12 @@ def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, cont
 def machines(monkeypatch, tmp_path):
     """Where the job adds its figures: not this repository's own documents."""
     document = tmp_path / "machines.md"
-    document.write_text("Before.\n<!-- from bench/machines -->\nold\n<!-- end -->\nAfter.\n")
+    document.write_text(
+        "Before.\n<!-- tuning of bench/machines -->\nold\n<!-- end -->\nBetween.\n"
+        "<!-- trainings of bench/machines -->\nold\n<!-- end -->\nAfter.\n"
+    )
     monkeypatch.setattr(machine, "MACHINES", tmp_path / "machines")
-    monkeypatch.setattr(machine, "DOCUMENT", document)
+    monkeypatch.setattr(machine, "DOCUMENTS", [document])
     return document
 
 
@@ -772,14 +784,31 @@ def test_machine_adds_a_file_of_this_cpu_and_a_column(monkeypatch, tmp_path, cap
         assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
     (path,) = machine.MACHINES.iterdir()
     about = json.loads(path.read_text())
-    assert about["cpu"] in machines.read_text()
-    assert "old" not in machines.read_text()
-    assert machines.read_text().startswith("Before.\n")
-    assert machines.read_text().endswith("After.\n")
+    text = machines.read_text()
+    assert machine.title(about) in text
+    assert "old" not in text
+    assert text.startswith("Before.\n")
+    assert "\nBetween.\n" in text
+    assert text.endswith("After.\n")
     for trial in machine.TRIALS:
-        ratios = [r["ratio"] for r in about["ratios"] if r["what"] == trial.name]
+        ratios = [r["ratio"] for r in about["tuning"] if r["what"] == trial.name]
         assert len(ratios) == (0 if trial.threads else len(machine.RULES) * 2)
-        assert ratios == [] or f"{min(ratios):.2f}" in machines.read_text()
+        assert ratios == [] or f"{min(ratios):.2f}" in text
+    assert about["trainings"] == {}
+
+
+def test_machine_adds_the_trainings_that_ran_here(monkeypatch, tmp_path, capsys, machines):
+    assert bench(monkeypatch, tmp_path, "training") == 0
+    (tmp_path / "training.json").rename(tmp_path / "bench.json")
+    assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
+    (path,) = machine.MACHINES.iterdir()
+    assert json.loads(path.read_text())["trainings"].keys() == set(RULES)
+    assert "\n| Adam | " in machines.read_text()
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    saved["machine"]["cpu"] = "another"
+    (tmp_path / "bench.json").write_text(json.dumps(saved))
+    assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
+    assert json.loads(path.read_text())["trainings"] == {}
 
 
 def test_machine_fails_if_a_bit_differs(monkeypatch, tmp_path, capsys, machines):
