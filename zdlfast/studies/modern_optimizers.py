@@ -116,10 +116,10 @@ def describe(result: Result) -> Report:
         f"seeds; the one with the lowest validation loss was then measured with "
         f"{len(result.losses[best])} others. Median accuracies go from {medians[worst]:.1%} "
         f"({worst}) to {medians[best]:.1%} ({best}), while the seeds of one optimizer go "
-        f"{100 * apart:.1f} points apart (the median of {len(medians)}). The rates that were chosen "
-        f"go from {min(result.chosen.values()):.2g} to {max(result.chosen.values()):.2g}; near says "
-        f"how many others have at most {NEAR:g} times the lowest validation loss. This is one "
-        "small network and a short training: it is no order of optimizers for another task."
+        f"{100 * apart:.1f} points apart (the median of {len(medians)}). The rates that were "
+        f"chosen go from {min(result.chosen.values()):.2g} to {max(result.chosen.values()):.2g}; "
+        f"near says how many others have at most {NEAR:g} times the lowest validation loss. This "
+        "is one small network and a short training: it is no order of optimizers for another task."
     )
     if ends:
         finding += (
