@@ -4,6 +4,7 @@ Each takes the parameter, its gradient, the state, and numbers in float32, becau
 would make numba compute in double precision: first those that stay, then those of one step.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -215,6 +216,7 @@ class Loop:
     fixed: Callable[[Any], tuple[float, ...]]
     of_step: Numbers | None = None
 
+    @functools.cache  # noqa: B019 - there are as many as rules
     def compiled(self, threads: int) -> Callable[..., None]:
         """As fast as it gets: no check for a division by zero, threads only if there are some."""
         made: Callable[..., None] = njit(

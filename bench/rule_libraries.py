@@ -178,7 +178,7 @@ def serve(name: str, threads: str) -> None:
 
     def prepare(command: dict[str, Any]) -> tuple[dict[str, Run], dict[str, Any]]:
         rule, elements = command["rule"], command["elements"]
-        p, g = arrays(elements)
+        p, g = arrays(elements, "float32")
         every = max(1, elements // SHOWN)
         before = p[::every].tolist()
         peer = LIBRARIES[name][0](rule, p, g, int(threads))

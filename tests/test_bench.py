@@ -558,7 +558,7 @@ def test_every_library_takes_the_steps_of_the_twin(name):
             if not answer["has"]:
                 continue
             has.append(rule)
-            params, grads = ({"W": array} for array in libraries.arrays(1000))
+            params, grads = ({"W": array} for array in libraries.arrays(1000, "float32"))
             twin, before = internals.twin(rule)(), params["W"].copy()
             for _ in range(libraries.CHECKED_STEPS):
                 twin.update(params, grads)

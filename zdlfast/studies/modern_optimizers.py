@@ -103,12 +103,11 @@ def describe(result: Result) -> Report:
         near = np.count_nonzero(medians <= NEAR * medians.min()) - 1  # without the best itself
         loss, accuracy = result.losses[name], 100 * result.accuracies[name]
         rows.append([name, f"{result.chosen[name]:.2g}", str(near), f"{np.median(loss):.3f}",
-                     f"{loss.min():.2f} to {loss.max():.2f}", f"{np.median(accuracy):.1f}",
+                     f"{loss.min():.2f} to {loss.max():.2f}", f"{np.median(accuracy):.1f}%",
                      f"{accuracy.min():.1f} to {accuracy.max():.1f}"])  # fmt: skip
     medians = {name: float(np.median(values)) for name, values in result.accuracies.items()}
     worst, best = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
-    lowest = result.accuracies[best].min()
-    overlapping = sum(values.max() >= lowest for values in result.accuracies.values())
+    apart = np.median([np.ptp(values) for values in result.accuracies.values()])
     tuned = next(iter(result.validation.values())).shape[1]
     ends = [name for name, rate in result.chosen.items()
             if rate in (result.rates[0], result.rates[-1])]  # fmt: skip
@@ -116,11 +115,11 @@ def describe(result: Result) -> Report:
         f"Each optimizer tried {len(result.rates)} learning rates, the same for all, with {tuned} "
         f"seeds; the one with the lowest validation loss was then measured with "
         f"{len(result.losses[best])} others. Median accuracies go from {medians[worst]:.1%} "
-        f"({worst}) to {medians[best]:.1%} ({best}); the ranges of {overlapping} of "
-        f"{len(medians)} optimizers overlap with that of {best}. The rates that were chosen go "
-        f"from {min(result.chosen.values()):.2g} to {max(result.chosen.values()):.2g}; near says "
-        f"how many others have at most {NEAR:g} times the lowest validation loss. This is one "
-        "small network and a short training: it is no order of optimizers for another task."
+        f"({worst}) to {medians[best]:.1%} ({best}), while the seeds of one optimizer go "
+        f"{100 * apart:.1f} points apart (the median of {len(medians)}). The rates that were "
+        f"chosen go from {min(result.chosen.values()):.2g} to {max(result.chosen.values()):.2g}; "
+        f"near says how many others have at most {NEAR:g} times the lowest validation loss. This "
+        "is one small network and a short training: it is no order of optimizers for another task."
     )
     if ends:
         finding += (
@@ -128,7 +127,7 @@ def describe(result: Result) -> Report:
             f"{', '.join(ends)}."
         )
     return Report(
-        ["optimizer", "lr", "near", "loss", "of the seeds", "% right", "of the seeds"],
+        ["optimizer", "lr", "near", "loss", "of the seeds", "right", "of the seeds"],
         rows,
         finding,
     )
@@ -142,13 +141,14 @@ def draw(result: Result) -> Figure:
     )
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.25, 1])
     medians = np.array([np.median(result.validation[name], axis=1) for name in names])
-    shown = np.where(np.isfinite(medians), medians, np.nan)
-    low, high = np.nanmin(shown), max(np.log(10), 2 * np.nanmin(shown))  # that of guessing
+    guessing = np.log(10)
+    shown = np.minimum(medians, 2 * guessing)  # LogNorm takes no infinity
+    low, high = shown.min(), max(guessing, 2 * shown.min())
     decades, rows = np.log10(result.rates), np.arange(len(names))
     mesh = left.pcolormesh(decades, rows, shown, norm=LogNorm(low, high), cmap="viridis_r",
                            shading="nearest")  # fmt: skip
     left.plot(np.log10(list(result.chosen.values())), rows, "o", color=RED, markersize=5)
-    left.set_xlabel("learning rate\n(dot: chosen; white: diverged)")
+    left.set_xlabel("learning rate\n(dot: the one that was chosen)")
     left.xaxis.set_major_formatter(lambda value, _: f"$10^{{{value:g}}}$")
     left.set_yticks(rows, names)
     left.invert_yaxis()
