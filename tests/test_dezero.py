@@ -17,7 +17,7 @@ import zdlfast
 with pytest.MonkeyPatch.context() as _patch:
     _patch.setattr(np, "int", int, raising=False)  # which DeZero 0.0.13 asks for when imported
     pytest.importorskip("dezero", exc_type=ImportError)
-    import dezero.functions as F
+    import dezero.functions as F  # noqa: N812 - as DeZero's readers know it
     from dezero import Parameter, optimizers
     from dezero.models import MLP
 
@@ -145,7 +145,7 @@ def test_a_model_is_trained_to_the_same_bits(own_steps, name, dtype):
     x, t = rng.standard_normal((40, 9)).astype(dtype), rng.integers(0, 3, 40)
 
     def train():
-        np.random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 - what DeZero draws from
         model = MLP((11, 3))
         optimizer = getattr(optimizers, name)(**OPTIONS[name]).setup(model)
         for _ in range(5):
@@ -394,7 +394,7 @@ def test_an_edited_copy_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(optimizers.SGD, "update_one", update_one)
     words = r"optimizers.SGD.update_one of this dezero 0.0.13 is not the code that zdlfast knows"
-    with pytest.warns(RuntimeWarning, match=words), zdlfast.patched("dezero"):
+    with pytest.warns(RuntimeWarning, match=words), zdlfast.patched("dezero"):  # noqa: PT031
         params = [Parameter(np.ones(2))]
         params[0].grad = dezero_variable(np.ones(2))
         optimizers.SGD(lr=0.25).setup(target(params)).update()
@@ -404,7 +404,7 @@ def test_an_edited_copy_is_left_alone(monkeypatch):
 SCRIPT = """
     import numpy as np
     np.int = int
-    import dezero.functions as F
+    import dezero.functions as F  # noqa: N812 - as DeZero's readers know it
     from dezero import optimizers
     from dezero.models import MLP
     np.random.seed(0)

@@ -317,7 +317,7 @@ def test_state_that_does_not_fit_is_left_to_scikit_learn(own_steps, rng):
                 patch.setattr(
                     optimizers.SGDOptimizer,
                     "_get_updates",
-                    lambda self, grads: taken.append(1) or own(self, grads),
+                    lambda self, grads, taken=taken, own=own: taken.append(1) or own(self, grads),
                 )
                 found = steps(OPTIMIZERS["momentum"], params, gradients, change)
         assert taken == [1]
@@ -487,7 +487,7 @@ def test_a_script_runs_unchanged_and_reports_its_steps(tmp_path):
     assert fast.stderr == ""
     reported = run("-m", "zdlfast", "--only", "sklearn", "--report")
     assert reported.stdout == plain.stdout
-    title, head, row = reported.stderr.splitlines()
+    title, _, row = reported.stderr.splitlines()
     assert title == "zdlfast: updates in this process"
     assert row.split()[:3] == ["sklearn", "AdamOptimizer", "15"]
     assert "sklearn.neural_network" not in run("-m", "zdlfast", "--only=sklearn").stderr

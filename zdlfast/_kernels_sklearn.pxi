@@ -1,5 +1,5 @@
-# The loops of scikit-learn's optimizers, for its adapter alone. Included by _kernels.pxi, which says
-# how they are written.
+# The loops of scikit-learn's optimizers, for its adapter alone. Included by _kernels.pxi, which
+# says how they are written.
 
 # ------------------------------------------------------------------ Adam
 

@@ -138,8 +138,10 @@ def patch_all(
     """
     adapters = []
     for framework, reference in frameworks:
-        is_name = isinstance(framework, str)
-        adapters.append(_adapter(framework) if is_name else pickle.loads(framework))
+        if isinstance(framework, str):
+            adapters.append(_adapter(framework))
+        else:
+            adapters.append(pickle.loads(framework))
         _install(adapters[-1], reference, counter)
     return adapters
 
