@@ -8,6 +8,7 @@ from types import ModuleType
 from rich.console import Console
 
 from bench import allocator, report
+from bench.internals import replace_unprintable
 from bench.jobs import (
     compare,
     compare_builds,
@@ -17,6 +18,7 @@ from bench.jobs import (
     models,
     peers,
     readme,
+    rules,
     training,
 )
 
@@ -28,6 +30,7 @@ JOBS: dict[str, ModuleType] = {
         kernels,
         models,
         peers,
+        rules,
         denormals,
         machine,
         compare,
@@ -40,7 +43,7 @@ PUBLISHED = [training.main_job, kernels.main, models.main, peers.main, denormals
 
 
 def main() -> int:
-    report.replace_unprintable()
+    replace_unprintable()
     options = make_parser().parse_args()
     allocator.keep_memory()
     console = Console(highlight=False)

@@ -1,21 +1,38 @@
-"""All that the benchmark takes from inside zdlfast: rules, slots, streaming loops, tuning."""
+"""All that the benchmark takes from inside zdlfast: rules, streaming loops, tuning, output."""
 
 from typing import Any
 
 from zdlfast import _rules
 from zdlfast._engine import Kernel, get_tuning, set_tuning
 from zdlfast._optimizer import Optimizer
+from zdlfast._printable import replace_unprintable
 from zdlfast.optimizers import KernelOptimizer
 
-__all__ = ["RULES", "get_tuning", "set_tuning", "slots", "stream"]
+__all__ = [
+    "BOOK",
+    "RULES",
+    "get_tuning",
+    "replace_unprintable",
+    "set_tuning",
+    "slots",
+    "stream",
+    "twin",
+]
 
 #: The names of all rules, which are classes of `zdlfast` and of `zdlfast.reference`.
 RULES: list[str] = list(_rules.RULES)
+#: Those of the book, which most jobs take: the job ``rules`` has all.
+BOOK: list[str] = [name for name, rule in _rules.RULES.items() if rule.book]
 
 
 def slots(rule: str) -> tuple[str, ...]:
     """The names of a rule's state arrays."""
     return _rules.RULES[rule].slots
+
+
+def twin(rule: str) -> Any:
+    """The class of a rule in plain NumPy."""
+    return _rules.RULES[rule].twin
 
 
 def stream(slots: int) -> Optimizer:
@@ -29,9 +46,8 @@ def stream(slots: int) -> Optimizer:
         def __init__(self) -> None:
             for name in names:
                 setattr(self, name, None)
-            self.nonfinite = "propagate"
 
-        def _entry(self, *entry: Any) -> Any:
+        def _update_rest(self, *args: Any) -> Any:
             raise RuntimeError("the kernels do not take these arrays")
 
     return Stream()

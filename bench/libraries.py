@@ -6,8 +6,10 @@
 import itertools
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,6 +226,19 @@ def arrays(elements: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(8)
     p = rng.standard_normal(elements, np.float32).astype(dtype, copy=False)
     return p, rng.standard_normal(elements, np.float32).astype(dtype, copy=False)
+
+
+def start(name: str, threads: int, module: str = "bench.libraries") -> worker.Worker:
+    """A process that runs one library, by the function `serve` of a module."""
+    count = str(threads)
+    names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "NUMEXPR_MAX", "ZDLFAST")
+    env = {f"{name}_NUM_THREADS": count for name in names}
+    # Linux may put both of two OpenMP threads on one CPU, where each waits for the other. This
+    # is not what is to be compared.
+    env["OMP_PROC_BIND"] = "true"
+    # DeepSpeed finds its compiler's helper, ninja, beside Python.
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return worker.Worker(sys.executable, module, name, count, env=env, quiet=True)
 
 
 def serve(name: str, threads: str) -> None:

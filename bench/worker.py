@@ -21,6 +21,9 @@ from bench.timing import Run
 
 #: Makes what is timed, by name, and an answer to the command.
 Prepare = Callable[[dict[str, Any]], tuple[Mapping[str, Run], dict[str, Any]]]
+# After a step, OpenMP's threads look out for another one for some milliseconds, and would
+# disturb the next process.
+REST = 0.01
 # `bench` is found by its place, from any folder and without the zdlfast that lies beside it: the
 # one that is timed is the one that is installed.
 START = f"""import sys, types

@@ -25,9 +25,22 @@ EXPECTED = {
     "adagrad": "08d519905e8aa2c459be649cb35b577058fd09039fe4943e3e404a8bcaa5a780",
     "rmsprop": "e1bad4a866a394088ee656566cddc61fa50ab7ab48bb85301177a78ac9608908",
     "adam": "c556923589b1b0049347e8096616474d5e884f8a424476c2372fbc88f19fce55",
+    "nesterovbook2": "d8fedf860c6abf4b347e0386436a6884627d79bb68c377f91ec2f00505b6b471",
+    "adamw": "4f7f6dfb9cec424705285343ca963a323ba26ecb95a0a8f71fa9b44f5353cc55",
+    "amsgrad": "c14dcdfde6e22f6e670f352345ebc2de5702aeacbe00706e89831ba82f65bbfb",
+    "nadam": "77a2f40b9b797e7aa56df8614ae8fa05d57ed12a477b3c212aa21155d4dac432",
+    "radam": "010acc2516657a31d0585745559293d3bcd4df89de4025b9e1874fe4f94834f9",
+    "adamax": "c5e8725beac217f892c736d65a099e20b27363b6bd6767373c6492f48d50b3d8",
+    "adadelta": "a723bb15375e92f61dab4bd68593f763ed255182167b234aaf32d3536f8121d1",
+    "adabound": "4043c27807bb34c02ddbb66077af60bef9c627f9f34c3abe96af5d4a4cbf974b",
+    "amsbound": "08d30d96c21fed6ca4a75bd4ac63864bb6cc0d59ffb172da2b3763693b129bf6",
+    "adabelief": "3c76c4e6b63b6e25eef357665dfbc155e6ed9f2ef128e7ab5b64be61097a9b22",
+    "lion": "fc02df19881c130c82ac675805f8b1038d177584a5c9c4129604bf53aa030ce9",
+    "adopt": "292e3cfe40025c367eab1a46808bb73556cd9a0148414965eed86967a09c40df",
+    "schedulefreeadamw": "b626f87a5057b7abad823b5972237043a074d737a3100d7b3a9c3ab27fd951d7",
 }
 COUNT, STEPS = 4099, 5
-MAX_SCALARS, FIRST_SCALAR, MAX_NUMBERS = 16, 3, 4
+MAX_SCALARS, FIRST_SCALAR, MAX_NUMBERS, MAX_ARRAYS = 16, 3, 4, 6
 DOUBLES = ctypes.POINTER(ctypes.c_double)
 ARRAYS = ctypes.POINTER(ctypes.c_void_p)
 SCALARS = ctypes.CFUNCTYPE(None, DOUBLES, ctypes.c_double, DOUBLES, ctypes.c_void_p)
@@ -42,6 +55,19 @@ OPTIONS = {
     "rmsprop": [0.1, 0.99, 1e-7],
     # Powers of these are exact, whoever wrote pow.
     "adam": [0.1, 0.5, 0.75, 1e-7],
+    "nesterovbook2": [0.1, 0.9],
+    "adamw": [0.1, 0.5, 0.75, 1e-7],
+    "amsgrad": [0.1, 0.5, 0.75, 1e-7],
+    "nadam": [0.1, 0.5, 0.75, 0.0, 1e-7],
+    "radam": [0.1, 0.5, 0.9375, 1e-7],
+    "adamax": [0.1, 0.5, 0.75, 1e-7],
+    "adadelta": [1.0, 0.9, 1e-6],
+    "adabound": [0.1, 0.5, 0.75, 0.2, 0.1, 1e-7],
+    "amsbound": [0.1, 0.5, 0.75, 0.2, 0.1, 1e-7],
+    "adabelief": [0.1, 0.5, 0.75, 1e-7],
+    "lion": [0.1, 0.9, 0.99],
+    "adopt": [0.1, 0.5, 0.75, 1e-6, 0.1],
+    "schedulefreeadamw": [0.5, 0.5, 0.75, 4.0, 1.0, 2.0, 1e-7, 0.1],
 }
 
 
@@ -122,7 +148,7 @@ def run(rule, options, step, arrays, kind, numbers, neutral=(1.0, 1.0, 0.0)):
     scalars = (ctypes.c_double * MAX_SCALARS)(*neutral)
     own = ctypes.addressof(scalars) + FIRST_SCALAR * ctypes.sizeof(ctypes.c_double)
     rule.scalars(given, float(step), numbers, own)
-    pointers = (ctypes.c_void_p * len(arrays))(*map(ctypes.addressof, arrays))
+    pointers = (ctypes.c_void_p * MAX_ARRAYS)(*map(ctypes.addressof, arrays))
     rule.loop(kind, pointers, len(arrays[0]), scalars)
 
 

@@ -1,4 +1,4 @@
-"""Write the state files of ``tests/fixtures``, and what is in them.
+"""Write the state files and pickles of ``tests/fixtures``, and what is in the files.
 
 Those that begin with ``0.1.0`` were written by that version and stay as they are: later versions
 have to load them bit for bit. ``expected.json`` describes the objects that were saved, taken from
@@ -9,6 +9,7 @@ come beside them, by the version that writes it::
 """
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def fresh():
     return zdlfast.Adam(), None
 
 
+def pickled():
+    """An optimizer of each class, after two updates."""
+    optimizers = []
+    for module in (zdlfast, reference):
+        for name in ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"):
+            optimizer = getattr(module, name)(lr=0.25)
+            params = {"W": np.linspace(-1, 1, 4)}
+            for _ in range(2):
+                optimizer.update(params, {"W": np.linspace(0.5, 1, 4)})
+            optimizers.append(optimizer)
+    return optimizers
+
+
 CASES = [numbers, widened, in_a_list, keys, tied, special, fresh]
 
 
@@ -143,6 +157,9 @@ def main(version):
         expected[case.__name__] = description(optimizer, params)
         for ending in (".npz", ".safetensors"):
             zdlfast.save(FOLDER / f"{version}-{case.__name__}{ending}", optimizer, params)
+    for protocol in (0, 1):
+        content = pickle.dumps(pickled(), protocol)
+        (FOLDER / f"{version}-protocol-{protocol}.pickle").write_bytes(content)
     (FOLDER / f"{version}-expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

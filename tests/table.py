@@ -6,6 +6,10 @@ import numpy as np
 
 from zdlfast import _rules
 
+_BOUND = {
+    "lr": 0.1, "beta1": 0.5, "beta2": 0.9, "final_lr": 0.2, "gamma": 0.5, "eps": 1e-3
+}  # fmt: skip
+
 # Other than the defaults.
 OPTIONS = {
     "SGD": {"lr": 0.3},
@@ -14,6 +18,29 @@ OPTIONS = {
     "AdaGrad": {"lr": 0.5, "eps": 1e-3},
     "RMSprop": {"lr": 0.1, "decay_rate": 0.8, "eps": 1e-3},
     "Adam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "NesterovBook2": {"lr": 0.2, "momentum": 0.7},
+    "AdamW": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "AMSGrad": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "NAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "momentum_decay": 0.1, "eps": 1e-3},
+    # The first step that is rectified is the sixth.
+    "RAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.95, "eps": 1e-3},
+    "Adamax": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "AdaDelta": {"lr": 2.0, "decay_rate": 0.8, "eps": 1e-3},
+    "AdaBound": _BOUND,
+    "AMSBound": _BOUND,
+    "AdaBelief": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
+    "Lion": {"lr": 0.1, "beta1": 0.5, "beta2": 0.8},
+    "ADOPT": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+    "ScheduleFreeAdamW": {
+        "lr": 0.1,
+        "beta1": 0.5,
+        "beta2": 0.9,
+        "warmup_steps": 4.0,
+        "r": 1.0,
+        "weight_lr_power": 1.0,
+        "eps": 1e-3,
+        "weight_decay": 0.1,
+    },
 }
 
 
@@ -34,6 +61,16 @@ class Row:
         return _rules.RULES[self.name].twin
 
     @property
+    def looks_first(self):
+        """Whether the first update leaves all parameters as they are."""
+        return self.name == "ADOPT"
+
+    @property
+    def squares(self):
+        """Whether gradients are squared."""
+        return bool(set(self.slots) & {"h", "s"}) or (len(self.slots) > 1 and "v" in self.slots)
+
+    @property
     def fractions(self):
         """The options that have to lie in [0, 1)."""
         bounds = _rules.RULES[self.name].options
@@ -41,6 +78,27 @@ class Row:
 
 
 RULES = [Row(name, rule.slots, OPTIONS[name]) for name, rule in _rules.RULES.items()]
+
+#: One of each kind: with none to three slots, a step count, further numbers, a decay of its own.
+#: What does not depend on a formula is tested with these.
+KINDS = [
+    row
+    for row in RULES
+    if row.name in ("SGD", "Momentum", "Adam", "AMSGrad", "NAdam", "ScheduleFreeAdamW")
+]
+
+
+def past_the_first(optimizer):
+    """The optimizer: ADOPT as if it had been updated before, so that it will move parameters."""
+    if type(optimizer).__name__ == "ADOPT":
+        optimizer.iter = 1
+    return optimizer
+
+
+def go_on_from(optimizer, other):
+    """Take over the step count and the numbers of another optimizer, and no arrays."""
+    for name in (*type(other)._numbers, *(["iter"] if hasattr(other, "iter") else [])):
+        setattr(optimizer, name, getattr(other, name))
 
 
 def keys_of(container):
@@ -72,13 +130,15 @@ def assert_same_run(fast, numpy, fast_params, numpy_params):
     """Parameters, state and step count of two optimizers are the same."""
     for key in keys_of(numpy_params):
         assert_same_bits(fast_params[key], numpy_params[key], f"params[{key!r}]")
-    for slot in type(numpy)._slots:
+    for slot in numpy._slots:
         ours, theirs = getattr(fast, slot), getattr(numpy, slot)
         assert type(ours) is type(theirs)
         if theirs is not None:
             assert list(keys_of(ours)) == list(keys_of(theirs))
             for key in keys_of(theirs):
                 assert_same_bits(ours[key], theirs[key], f"{slot}[{key!r}]")
+    for name in type(numpy)._numbers:
+        assert getattr(fast, name) == getattr(numpy, name), name
     assert getattr(fast, "iter", None) == getattr(numpy, "iter", None)
 
 

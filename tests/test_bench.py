@@ -18,8 +18,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench import __main__ as command
-from bench import allocator, internals, libraries, plots, report, updates, worker
-from bench.internals import RULES
+from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
+from bench.internals import BOOK, RULES
 from bench.jobs import (
     compare_builds,
     denormals,
@@ -28,6 +28,7 @@ from bench.jobs import (
     models,
     peers,
     readme,
+    rules,
     training,
 )
 from bench.timing import Run, interleave
@@ -48,6 +49,9 @@ def small(monkeypatch):
     monkeypatch.setattr(peers, "QUICK_SIZES", [1000, 3000])
     monkeypatch.setattr(peers, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(peers, "REST", 0.0)
+    monkeypatch.setattr(rules, "QUICK_SIZES", [1000, 3000])
+    monkeypatch.setattr(rules, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(rules, "REST", 0.0)
     monkeypatch.setattr(machine, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(
         machine, "TRIALS", [replace(trial, sizes=(40_000,)) for trial in machine.TRIALS]
@@ -77,7 +81,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     folder = tmp_path / "new" / "folder"
     assert bench(monkeypatch, folder, "--dtype", dtype.name) == 0
     printed = capsys.readouterr().out
-    for name in RULES:
+    for name in BOOK:
         assert name in printed
     assert "equal bit for bit" in printed
     assert dtype.name in printed
@@ -90,7 +94,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     assert {"cpu", "caches", "system", "python", "numpy"} <= saved["machine"].keys()
     assert saved["settings"]["dtype"] == dtype.name
     trainings = [r for r in saved["results"] if r["case"]["name"] == "training"]
-    assert [r["optimizer"] for r in trainings] == list(RULES)
+    assert [r["optimizer"] for r in trainings] == list(BOOK)
     for result in trainings:
         assert result["equal"] is True
         assert len(result["losses"]) == 5
@@ -101,7 +105,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
         assert result["update_ratio"] > 0
     alone = [r for r in saved["results"] if r["case"]["name"] != "training"]
     assert [(r["case"]["rule"], r["case"]["elements"]) for r in alone] == [
-        (name, size) for name in RULES for size in (10, 100)
+        (name, size) for name in BOOK for size in (10, 100)
     ]
     text = (folder / "bench.txt").read_text("utf-8")
     assert saved["machine"]["allocator"] in text
@@ -119,7 +123,7 @@ def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys):
     assert bench(monkeypatch, tmp_path, "training") == 0
     assert "share" in capsys.readouterr().out
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(RULES)
+    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(BOOK)
     assert not (tmp_path / "bench.json").exists()
 
 
@@ -130,7 +134,7 @@ def test_it_fails_loudly_if_a_bit_differs(monkeypatch, tmp_path, capsys):
     assert "NOT EQUAL Momentum: the final weights b3 differ in" in printed
     assert "NOT EQUAL Adam" not in printed
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in RULES]
+    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in BOOK]
 
 
 def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
@@ -257,7 +261,7 @@ def test_kernels_times_every_rule_dtype_and_size_against_the_limit(monkeypatch, 
     ] == [
         (dtype, rule, size)
         for dtype in ("float32", "float64")
-        for rule in RULES
+        for rule in BOOK
         for size in (7, 1000)
     ]
     names = {"NumPy"}
@@ -325,7 +329,7 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
     assert bench(monkeypatch, tmp_path, "denormals") == 0
     assert "subnormal" in capsys.readouterr().out
     saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
-    assert len(saved) == 2 * (len(RULES) - 1)  # SGD has no state
+    assert len(saved) == 2 * (len(BOOK) - 1)  # SGD has no state
     assert all(len(r["times"]) == 4 for r in saved)
 
 
@@ -490,6 +494,81 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name, dtype):
     for _ in range(libraries.CHECKED_STEPS):
         twin.update(params, grads)
     assert np.max(np.abs(params["W"] - weights)) < 0.01 * libraries.LR
+
+
+# ------------------------------------------------------------------ rules
+
+
+def test_every_rule_is_compared_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
+    some = ["limit", "zdlfast", "NumPy"]
+    found = {name: rule_libraries.LIBRARIES[name] for name in some}
+    monkeypatch.setattr(rules, "LIBRARIES", found)
+    assert bench(monkeypatch, tmp_path, "rules") == 0
+    printed = capsys.readouterr().out
+    for rule in RULES:
+        assert f" {rule} " in printed
+    saved = json.loads((tmp_path / "rules.json").read_text())
+    assert [(r["threads"], r["case"]["rule"], r["elements"]) for r in saved["results"]] == [
+        (count, rule, size)
+        for count in updates.thread_counts() for rule in RULES for size in (1000, 3000)
+    ]  # fmt: skip
+    for result in saved["results"]:
+        assert set(result["times"]) == set(some)
+        assert result["equal"] is True
+    assert (tmp_path / "rules.png").read_bytes().startswith(PNG)
+
+
+def test_a_library_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
+    def wrong(self, **command):
+        answer = ask(self, **command)
+        if command.get("rule") == "Momentum" and self is processes[-1]:
+            answer["after"][5] += 0.01
+        return answer
+
+    def remember(self, *args, **kwargs):
+        processes.append(self)
+        init(self, *args, **kwargs)
+
+    processes, ask, init = [], rules.Worker.ask, rules.Worker.__init__
+    some = {name: rule_libraries.LIBRARIES[name] for name in ("NumPy", "zdlfast")}
+    monkeypatch.setattr(rules, "LIBRARIES", some)
+    monkeypatch.setattr(rules.Worker, "ask", wrong)
+    monkeypatch.setattr(rules.Worker, "__init__", remember)
+    assert bench(monkeypatch, tmp_path, "rules") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "NOT EQUAL Momentum, 1,000 elements, 1 thread: zdlfast: weights differ by 0.01" in printed
+    )
+    saved = json.loads((tmp_path / "rules.json").read_text())
+    for result in saved["results"]:
+        assert ("zdlfast" in result["times"]) == (result["case"]["rule"] != "Momentum")
+
+
+@pytest.mark.parametrize("name", ["torch, fused", "torch, foreach", "numba", "JAX, optax"])
+def test_every_library_takes_the_steps_of_the_twin(name):
+    module = {"JAX, optax": "optax"}.get(name, name.split(",")[0])
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    process = libraries.start(name, 1, "bench.rule_libraries")
+    has = []
+    try:
+        for rule in RULES:
+            answer = process.ask(do="prepare", rule=rule, elements=1000)
+            assert "error" not in answer, (rule, answer)
+            if not answer["has"]:
+                continue
+            has.append(rule)
+            params, grads = ({"W": array} for array in libraries.arrays(1000))
+            twin, before = internals.twin(rule)(), params["W"].copy()
+            for _ in range(libraries.CHECKED_STEPS):
+                twin.update(params, grads)
+            largest = np.max(np.abs(params["W"] - before))
+            assert largest > 0
+            away = np.max(np.abs(params["W"] - answer["after"]))
+            assert away < rules.AWAY * largest, (rule, away, largest)
+    finally:
+        process.end()
+    assert {"SGD", "Adam"} <= set(has)
 
 
 # ------------------------------------------------------------------ compare builds

@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench.jobs import machine
+from zdlfast._rules import RULES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "README.ja.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -107,6 +108,24 @@ def test_both_readmes_have_the_same_content():
         )
 
     assert skeleton(english) == skeleton(japanese)
+
+
+def test_the_page_of_optimizers_has_a_row_for_every_rule():
+    """With its own options, its default rate, and bytes for each float32 element."""
+    text = (ROOT / "docs/which_optimizer.md").read_text("utf-8")
+    rows = {}
+    for line in re.findall(r"^\| `\w+` \| .*\|$", text, re.MULTILINE):
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if len(cells) == 6:  # not the table of options
+            rows[name.strip("`")] = cells
+    assert list(rows) == list(RULES)
+    for name, (_, lr, options, state, moved, _) in rows.items():
+        rule = RULES[name]
+        own = [*rule.options, *(flag for flag, slots in rule.flags.items() if slots)]
+        assert re.findall(r"`(\w+)`", options) == own[1:], name
+        assert float(lr) == rule.twin().lr, name
+        assert int(state) == 4 * len(rule.slots), name
+        assert int(moved) == 4 * (3 + 2 * len(rule.slots)), name
 
 
 def test_every_promise_names_a_test_that_is_there():

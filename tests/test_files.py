@@ -17,6 +17,8 @@ from table import assert_same_bits, assert_same_run, keys_of
 import zdlfast
 from zdlfast import _state, reference
 
+pytestmark = pytest.mark.each_kind
+
 ENDINGS = [".npz", ".safetensors"]
 KILLS = 60
 
@@ -146,6 +148,18 @@ def test_files_of_version_0_1_0_load_bit_for_bit(case, ending):
     expected = json.loads((FOLDER / "0.1.0-expected.json").read_text())[case]
     loaded = json.loads(json.dumps(description(*zdlfast.load(FOLDER / f"0.1.0-{case}{ending}"))))
     assert loaded == expected
+
+
+def test_a_velocity_that_version_0_1_0_widened_goes_on_when_it_is_cast(ending):
+    """As the changelog says."""
+    optimizer, params = zdlfast.load(FOLDER / f"0.1.0-widened{ending}")
+    grads = {"W": np.ones((2, 3), np.float32)}
+    with pytest.raises(TypeError, match="cast the state by astype"):
+        optimizer.update(params, grads)
+    optimizer.v = {k: v.astype(params[k].dtype) for k, v in optimizer.v.items()}
+    expected = optimizer.v["W"] * np.float32(0.7) - np.float32(0.2) * grads["W"]
+    optimizer.update(params, grads)
+    assert_same_bits(optimizer.v["W"], expected)
 
 
 # ------------------------------------------------------------------ no more than is needed
@@ -283,7 +297,7 @@ def state_of(cls=zdlfast.Adam, shape=(3,), dtype=np.float64, **changes):
         (lambda s: {"a": 1}, ValueError, "format: it is a dict with the keys 'a', expected what"),
         (lambda s: {}, ValueError, "it is an empty dict, expected what"),
         (lambda s: state_of(zdlfast.RMSprop), ValueError, "of 'RMSprop', expected 'Adam'"),
-        (lambda s: s | {"format": 2}, ValueError, "format 2, which is newer"),
+        (lambda s: s | {"format": 3}, ValueError, "format 3, which is newer"),
         (lambda s: s | {"format": "1"}, ValueError, "format '1'"),
         (lambda s: s | {"more": 1}, ValueError, "unknown key 'more'"),
         (lambda s: {k: v for k, v in s.items() if k != "iter"}, ValueError, "no 'iter'"),
@@ -470,10 +484,10 @@ def test_state_of_another_dtype_or_shape_is_told_by_the_update(rule):
 
 
 def test_a_newer_format_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(_state, "FORMAT", 2)
+    monkeypatch.setattr(_state, "FORMAT", 3)
     zdlfast.save(tmp_path / "a.npz", zdlfast.SGD())
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 2, which is newer than this zdlfast reads"):
+    with pytest.raises(ValueError, match="format 3, which is newer than this zdlfast reads"):
         zdlfast.load(tmp_path / "a.npz")
 
 

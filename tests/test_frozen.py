@@ -5,7 +5,9 @@ from collections import UserDict
 
 import numpy as np
 import pytest
-from table import assert_same_bits, assert_same_run
+from table import assert_same_bits, assert_same_run, go_on_from
+
+pytestmark = pytest.mark.each_kind
 
 # Entries of every kind: for kernels, strided, for NumPy, numbers.
 NAMES = ["W", "turned", "half", "x", "empty", "0-d", "b"]
@@ -102,9 +104,8 @@ def test_a_parameter_that_thaws_starts_with_state_of_zeros(make, rule, rng):
         params, alone = container(first, second.copy()), container(second.copy(), second.copy())
         key = "b" if isinstance(params, dict) else 1
         optimizer.update(params, container(np.ones(5), None))
+        go_on_from(fresh, optimizer)
         optimizer.update(params, container(np.ones(5), np.ones(5)))
-        if hasattr(fresh, "iter"):
-            fresh.iter = 1
         fresh.update(alone, container(np.ones(5), np.ones(5)))
         assert_same_bits(params[key], alone[key])
         for slot in rule.slots:
@@ -166,8 +167,34 @@ def test_a_frozen_parameter_may_be_read_only_or_no_array_at_all(make):
     frozen = np.ones(3)
     frozen.flags.writeable = False
     params = {"a": np.ones(3), "frozen": frozen, "name": "text", "whole": np.ones(3, int)}
-    make().update(params, {"a": np.ones(3), "frozen": None, "name": None, "whole": None})
+    optimizer = make()
+    for _ in range(2):
+        optimizer.update(params, {"a": np.ones(3), "frozen": None, "name": None, "whole": None})
     assert params["a"][0] < 1
+
+
+@pytest.mark.parametrize(
+    "value", ["text", "f4", [1, [2]], {"a": 1}, None, object(), np.ones(3, int)]
+)
+def test_in_a_list_a_frozen_parameter_may_be_anything_too(make, rule, value):
+    optimizer, params = make(), [value, np.ones(3)]
+    for _ in range(2):
+        optimizer.update(params, [None, np.ones(3)])
+    assert params[0] is value
+    assert params[1][0] < 1
+    again = make()
+    again.load_state_dict(optimizer.state_dict())
+    for slot in rule.slots:
+        assert len(getattr(again, slot)) == 2
+
+
+def test_state_that_a_list_lacks_is_made_for_a_frozen_parameter(make, rule):
+    optimizer, params = make(), [np.ones(3), np.ones(3)]
+    for slot in rule.slots:
+        setattr(optimizer, slot, [None, np.zeros(3)])
+    optimizer.update(params, [None, np.ones(3)])
+    for slot in rule.slots:
+        assert_same_bits(getattr(optimizer, slot)[0], np.zeros(3))
 
 
 def test_a_gradient_that_is_not_there_is_an_error_still(make):

@@ -6,6 +6,7 @@ each test here interrupts at counted places, the same ones in every run.
 
 import copy
 import functools
+import itertools
 import sys
 from collections import UserDict
 
@@ -14,6 +15,8 @@ import pytest
 from table import is_same_run, keys_of
 
 import zdlfast
+
+pytestmark = pytest.mark.each_kind
 
 PLACES = 40  # of which the last ones are all tried
 
@@ -172,3 +175,38 @@ def test_interrupts_in_a_row_during_the_rollback_do_not_stop_it(rule, times):
     params.left = None
     optimizer.update(params, grads)
     assert params["a"] < 1.0
+
+
+class Failing(UserDict):
+    """Raises what it is told to, write by write; None lets one succeed."""
+
+    errors = iter(())
+
+    def __setitem__(self, key, value):
+        error = next(self.errors, None)
+        if error is not None:
+            raise error
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize("kind", ["fast", "numpy"])
+def test_a_container_that_always_raises_ends_the_rollback_of_itself_alone(rule, kind):
+    optimizer, array = getattr(rule, kind)(), np.ones(3, np.float16)
+    params = Failing(array=array, a=1.0, b=2.0)
+    grads = {"array": array.copy(), "a": 1.0, "b": 1.0}
+    before = copy.deepcopy(optimizer)
+    params.errors = itertools.chain([None], itertools.repeat(Interrupt))
+    with pytest.raises(Interrupt):
+        optimizer.update(params, grads)
+    assert array.tolist() == [1.0, 1.0, 1.0]
+    assert is_same_run(optimizer, before, {}, {})
+
+
+@pytest.mark.parametrize("kind", ["fast", "numpy"])
+def test_an_interrupt_of_the_rollback_is_told_beside_the_first_error(rule, kind):
+    params = Failing(a=1.0, b=2.0)
+    params.errors = iter([None, ZeroDivisionError, Interrupt])
+    with pytest.raises(Interrupt) as told:
+        getattr(rule, kind)().update(params, {"a": 1.0, "b": 1.0})
+    assert isinstance(told.value.__context__, ZeroDivisionError)
+    assert params == {"a": 1.0, "b": 2.0}

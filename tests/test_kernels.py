@@ -102,8 +102,11 @@ def options(rule):
 def test_a_table_has_every_rule_with_its_options_and_slots(rules):
     for rule in _rules.RULES.values():
         row = rules[rule.loop]
-        expected = (len(rule.options), len(rule.slots), len(rule.numbers))
+        options = len(rule.options) + rule.own_decay
+        expected = (options, len(rule.slots), len(rule.numbers))
         assert (row.options, row.slots, row.numbers) == expected
+        # What the benchmark compares it with.
+        assert rules[f"stream_{len(rule.slots)}"].slots == len(rule.slots)
 
 
 def test_neutral_scalars_give_the_bits_of_the_loop_without_them(kernel, options, rng, dtypes):
@@ -165,7 +168,7 @@ def scalars_of(kernel, options, t, numbers=()):
     given = (ctypes.c_double * golden.MAX_SCALARS)(*options)
     before = (ctypes.c_double * golden.MAX_NUMBERS)(*numbers)
     kernel.scalars(given, float(t), before, ctypes.addressof(found))
-    return [scalar for scalar in found if not math.isnan(scalar)]
+    return [scalar for scalar in found if not math.isnan(scalar)], list(before)
 
 
 def rounded(fraction):
@@ -174,49 +177,79 @@ def rounded(fraction):
 
 
 def exact(name, o):
-    """A rule's scalars but Adam's step size, each operation in fractions and rounded once."""
+    """A rule's scalars, computed in fractions, rounded after each operation; None for roots."""
     lr, one = Fraction(o["lr"]), Fraction(1)
-    if name == "SGD":
-        return [o["lr"]]
-    if name == "Momentum":
-        return [o["momentum"], o["lr"]]
-    if name == "Nesterov":
-        mu = Fraction(o["momentum"])
-        ahead = rounded(Fraction(rounded(one + mu)) * lr)
-        return [rounded(mu * mu), ahead, o["momentum"], o["lr"]]
-    if name == "AdaGrad":
-        return [o["lr"], o["eps"]]
-    if name == "RMSprop":
-        return [o["decay_rate"], rounded(one - Fraction(o["decay_rate"])), o["lr"], o["eps"]]
-    assert name == "Adam"
-    rates = [rounded(one - Fraction(o[beta])) for beta in ("beta1", "beta2")]
-    return [*rates, None, o["eps"]]
+    rate1, rate2 = (rounded(one - Fraction(o.get(beta, 0))) for beta in ("beta1", "beta2"))
+    match name:
+        case "SGD":
+            return [o["lr"]]
+        case "Momentum":
+            return [o["momentum"], o["lr"]]
+        case "Nesterov" | "NesterovBook2":
+            mu = Fraction(o["momentum"])
+            ahead = rounded(Fraction(rounded(one + mu)) * lr)
+            return [rounded(mu * mu), ahead, o["momentum"], o["lr"]]
+        case "AdaGrad":
+            return [o["lr"], o["eps"]]
+        case "RMSprop" | "AdaDelta":
+            rate = rounded(one - Fraction(o["decay_rate"]))
+            return [o["decay_rate"], rate, o["lr"], o["eps"]]
+        case "Adam" | "AMSGrad":
+            return [rate1, rate2, None, o["eps"]]
+        case "AdamW":
+            return [rate1, rate2, None, None]
+        case "NAdam":
+            return [rate1, rate2, None, None, None]
+        case "RAdam" | "AdaBelief":
+            return [rate1, rate2, None, o["eps"], None]
+        case "Adamax":
+            return [rate1, o["beta2"], None, o["eps"]]
+        case "AdaBound" | "AMSBound":
+            return [rate1, rate2, None, o["eps"], None, None]
+        case "Lion":
+            return [o["beta1"], rate1, rate2, o["lr"]]
+        case "ADOPT":
+            decayed = rounded(one - Fraction(rounded(lr * Fraction(o["weight_decay"]))))
+            return [rate1, rate2, o["lr"], o["eps"], None, decayed]
+        case "ScheduleFreeAdamW":
+            return [rate2, None, None, o["weight_decay"], None, None, None, None]
 
 
 def random_options(rule, rng):
-    bounds = _rules.RULES[rule.name].options
-    return {
+    row = _rules.RULES[rule.name]
+    drawn = {
         name: float(rng.uniform(0.5, 1) if bound == _rules.FRACTION else 10 ** rng.uniform(-9, 2))
-        for name, bound in bounds.items()
+        for name, bound in row.options.items()
+    }
+    if row.own_decay:
+        drawn["weight_decay"] = float(rng.uniform(0, 1))
+    # As powers of anything, others would be infinite.
+    return drawn | {
+        name: min(drawn[name], 3.0) for name in ("r", "weight_lr_power") if name in drawn
     }
 
 
-def test_scalars_are_exact_but_for_the_step_size_of_adam(rule, kernel, rng):
+def test_scalars_are_exact_but_for_powers_and_roots(rule, kernel, rng):
     for t in range(1, 300):
         options = random_options(rule, rng)
-        found = scalars_of(kernel, options.values(), t)
+        found, _ = scalars_of(kernel, options.values(), t)
         for ours, expected in zip(found, exact(rule.name, options), strict=True):
             assert expected is None or ours == expected
 
 
-def test_scalars_are_those_of_the_twin(rule, kernel, rng):
-    """Adam's step size too: it is computed with the same power, the C library's."""
+def test_scalars_and_numbers_are_those_of_the_twin(rule, kernel, rng):
+    """Powers too: they are the C library's in both."""
     for t in [*range(1, 2000), 10**5, 10**7, 2**53 - 1]:
         options = random_options(rule, rng)
-        twin = rule.numpy(**options)
+        twin = rule.numpy(**options, decoupled=True)
         if hasattr(twin, "iter"):
             twin.iter = t - 1
-        assert scalars_of(kernel, options.values(), t) == list(twin._scalars())
+        numbers = [rng.choice([0.0, rng.uniform(0, 1)]) for _ in twin._numbers]
+        for name, number in zip(twin._numbers, numbers, strict=True):
+            setattr(twin, name, number)
+        found, after = scalars_of(kernel, options.values(), t, numbers)
+        assert found == list(twin._scalars())
+        assert after[: len(numbers)] == list(twin._next_numbers())
 
 
 def step_size(o, power):
@@ -236,7 +269,7 @@ def test_the_step_size_of_adam_hangs_on_the_last_bit_of_a_power(rules, rng):
             step_size(options, dict(zip(around, powers, strict=True)).__getitem__)
             for powers in itertools.product(*around.values())
         }
-        found = scalars_of(rules["adam"], [*options.values(), 1e-7], t)[2]
+        found = scalars_of(rules["adam"], [*options.values(), 1e-7], t)[0][2]
         assert found in possible
 
 
@@ -244,7 +277,7 @@ def test_with_exact_powers_the_step_size_of_adam_is_exact(rules):
     """With these options the golden hashes are the same with every C library."""
     lr, beta1, beta2, eps = golden.OPTIONS["adam"]
     for t in range(1, golden.STEPS + 1):
-        found = scalars_of(rules["adam"], [lr, beta1, beta2, eps], t)[2]
+        found = scalars_of(rules["adam"], [lr, beta1, beta2, eps], t)[0][2]
         powers = {beta: rounded(Fraction(beta) ** t) for beta in (beta1, beta2)}
         assert all(Fraction(power) == Fraction(beta) ** t for beta, power in powers.items())
         assert found == step_size({"lr": lr, "beta1": beta1, "beta2": beta2}, powers.get)
@@ -268,7 +301,9 @@ def test_squares_are_summed_lane_by_lane_in_double_precision(kernels, rng, n):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-@pytest.mark.parametrize(("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)])
+@pytest.mark.parametrize(
+    ("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)]
+)
 def test_a_staged_gradient_is_scaled_then_clipped_then_decayed(
     kernels, rng, dtypes, g_scale, clip, decay
 ):

@@ -59,9 +59,9 @@ def test_every_rule_trains_to_the_same_bits(plain, tmp_path):
     plain(f"""{TRAIN}
 import os
 import pickle
-from zdlfast import reference
+from zdlfast import _rules, reference
 runs = []
-for name in reference.__all__:
+for name in _rules.RULES:
     optimizer, params = getattr(reference, name)(lr=0.1), start()
     train(optimizer, params, 0, 5)
     runs.append((optimizer, params))
@@ -82,6 +82,30 @@ with open(sys.argv[1], "wb") as file:
         names["train"](optimizer, params, 5, 7)
         names["train"](twin, expected, 5, 7)
         assert_same_run(optimizer, twin, params, expected)
+
+
+def test_averages_and_schedules_need_no_kernels(plain):
+    plain("""
+import copy
+import numpy as np
+import zdlfast
+from zdlfast.reference import EMA
+from zdlfast.schedules import Cosine
+params = {"W": np.ones(3), "x": 2.0}
+ema = EMA(params, Cosine(0.5, 2))
+params["W"] += 1.0
+for _ in range(2):
+    ema.update(params)
+ema.swap(params)
+assert params["W"].tolist() == [1.875] * 3, params
+assert copy.deepcopy(ema).state_dict()["iter"] == 2
+try:
+    zdlfast.EMA
+except ImportError as error:
+    assert "compiled kernels" in str(error)
+else:
+    raise AssertionError
+""")
 
 
 def test_files_state_dicts_and_pickles_go_both_ways(plain, tmp_path):

@@ -3,14 +3,18 @@
 import copy
 import pickle
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from make_fixtures import FOLDER, pickled
 from table import assert_same_run
 
 import zdlfast
 from zdlfast import reference
+
+pytestmark = pytest.mark.each_kind
 
 
 def network(rng):
@@ -44,6 +48,26 @@ def test_a_copy_goes_on_bit_for_bit(rule, rng, way, steps):
         optimizer.update(params, grads)
         again.update(copies, grads)
     assert_same_run(again, optimizer, copies, params)
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_what_version_0_1_0_pickled_by_an_old_protocol_goes_on(protocol):
+    content = (FOLDER / f"0.1.0-protocol-{protocol}.pickle").read_bytes()
+    assert b"_reconstructor" in content
+    for optimizer, expected in zip(pickle.loads(content), pickled(), strict=True):
+        assert type(optimizer) is type(expected)
+        assert repr(optimizer) == repr(expected)
+        params, others = {"W": np.ones(4)}, {"W": np.ones(4)}
+        optimizer.update(params, {"W": np.ones(4)})
+        expected.update(others, {"W": np.ones(4)})
+        assert_same_run(optimizer, expected, params, others)
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_what_is_no_optimizer_is_pickled_by_old_protocols_as_ever(protocol):
+    value = SimpleNamespace(x=1)
+    assert pickle.loads(pickle.dumps(value, protocol)) == value
+    assert pickle.loads(pickle.dumps(Path("a"), protocol)) == Path("a")
 
 
 class Own(zdlfast.Adam):

@@ -14,7 +14,7 @@ import os as _os
 import sys as _sys
 from typing import Any as _Any
 
-from zdlfast import _rules
+from zdlfast import _old_pickles, _rules  # noqa: F401 - _old_pickles for its effect
 from zdlfast._files import load, save
 from zdlfast._optimizer import Optimizer
 from zdlfast._threads import from_environment as _from_environment
@@ -24,6 +24,7 @@ from zdlfast.drop_in import patch
 __version__ = "0.1.0"
 __all__ = [
     *_rules.RULES,
+    "EMA",
     "Optimizer",
     "build_info",
     "get_num_threads",
@@ -50,6 +51,7 @@ else:
         raise ValueError(
             f"ZDLFAST_SIMD is {_simd!r}, expected one that this CPU has: {_available}"
         )
+    from zdlfast.ema import EMA
     from zdlfast.optimizers import *  # noqa: F403 - one list of names, in optimizers.py
 
 _from_environment()  # a mistake there is told now, not in the middle of a training
@@ -90,7 +92,7 @@ def _no_kernels() -> ImportError:
 
 
 def __getattr__(name: str) -> _Any:
-    if _broken is not None and name in _rules.RULES:
+    if _broken is not None and name in (*_rules.RULES, "EMA"):
         raise _no_kernels() from _broken
     text = f"module {__name__!r} has no attribute {name!r}"
     meant = [rule for rule in _rules.RULES if rule.lower() == name.lower()]

@@ -14,8 +14,9 @@ cdef void execute(
     """Update the elements of an entry from `first` up to `last`."""
     cdef void *data[MAX_ARRAYS]
     cdef Py_ssize_t n, size = itemsize(entry, 0), past
-    cdef int i
-    if entry.strides != NULL:
+    cdef int i, kind = entry.kind | entry.group.variant
+    cdef const double *scalars = entry.group.scalars
+    if entry.strides != NULL or entry.group.staged:
         execute_blocks(entry, loop, first, last)
         return
     n = last - first
@@ -27,12 +28,12 @@ cdef void execute(
         past = <uintptr_t>data[0] % CACHE_LINE
         if past:
             past = (CACHE_LINE - past) // size
-            loop(entry.kind, data, past, entry.scalars)
+            loop(kind, data, past, scalars)
             n -= past
             for i in range(entry.count):
                 data[i] = <char *>data[i] + past * itemsize(entry, i)
     if length(entry) < tuning.fetch_from:
-        loop(entry.kind, data, n, entry.scalars)
+        loop(kind, data, n, scalars)
     else:
         execute_prefetching(entry, loop, data, n)
 
@@ -51,7 +52,7 @@ cdef void execute_prefetching(
         for i in range(entry.count):
             bytes = step * itemsize(entry, i)
             fetch(<uintptr_t>data[i] + tuning.fetch_ahead * bytes, bytes)
-        loop(entry.kind, data, min(step, n), entry.scalars)
+        loop(entry.kind | entry.group.variant, data, min(step, n), entry.group.scalars)
         n -= step
         for i in range(entry.count):
             data[i] = <char *>data[i] + step * itemsize(entry, i)
@@ -69,14 +70,23 @@ cdef void execute_blocks(
     const Entry *entry, Loop loop, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     cdef double[MAX_ARRAYS][BLOCK] buffers
+    cdef double[BLOCK] staged
     cdef void *data[MAX_ARRAYS]
+    cdef const Group *group = entry.group
     cdef Py_ssize_t n
-    cdef int i
+    cdef int i, kind = entry.kind | group.variant
+    if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
+        kind |= GRAD_DOUBLE         # a sum with the parameter is of the wider dtype
     while first < last:
         n = min(<Py_ssize_t>BLOCK, last - first)
         for i in range(entry.count):
             data[i] = decode(entry, i, first, n, <char *>buffers[i])
-        loop(entry.kind, data, n, entry.scalars)
+        if group.staged:
+            kernels.stage(
+                entry.kind, data[0], data[1], staged, n, group.g_scale, group.clip_value,
+                group.decay)
+            data[1] = staged
+        loop(kind, data, n, group.scalars)
         for i in range(entry.count):
             if i != 1:
                 encode(entry, i, first, n, <char *>buffers[i])
@@ -87,7 +97,7 @@ cdef inline void *decode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """A block of array `i` as the loop takes it: where it lies, or in the buffer."""
-    if entry.strides.is_contiguous[i]:
+    if entry.strides == NULL or entry.strides.is_contiguous[i]:
         return entry.data[i] + first * itemsize(entry, i)
     copy_block(entry.strides, i, entry.data[i], first, n, buffer, True)
     return buffer
@@ -97,5 +107,5 @@ cdef inline void encode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """Put a block back that was decoded into the buffer."""
-    if not entry.strides.is_contiguous[i]:
+    if entry.strides != NULL and not entry.strides.is_contiguous[i]:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, False)

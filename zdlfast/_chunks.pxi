@@ -44,10 +44,20 @@ cdef void execute_all(
         zdl_run(execute_chunk, &job, (bytes + job.chunk - 1) // job.chunk, threads)
     else:
         for k in range(count):
-            if entries[k].strides == NULL and entries[k].n * entries[k].width < tuning.align_from:
-                loop(entries[k].kind, <void **>entries[k].data, entries[k].n, entries[k].scalars)
+            if is_small(&entries[k]):
+                loop(entries[k].kind | entries[k].group.variant, <void **>entries[k].data,
+                     entries[k].n, entries[k].group.scalars)
             elif entries[k].n > 0:
                 execute(&entries[k], loop, 0, entries[k].n)
+
+
+cdef inline bint is_small(const Entry *entry) noexcept nogil:
+    """Whether an entry's loop is all that there is to do."""
+    return (
+        entry.strides == NULL
+        and not entry.group.staged
+        and entry.n * entry.width < tuning.align_from
+    )
 
 
 cdef void execute_chunk(void *data, size_t chunk) noexcept nogil:

@@ -5,6 +5,8 @@
 It knows arrays and no formula. An update goes down through it, part by part:
 
 _update.pxi     containers -> entries, each classified once; a whole update, or its usual part
+_groups.pxi     what an update does to the entries that have the same options, in numbers
+_gradients.pxi  what is asked of all gradients before an update
 _entries.pxi    one parameter with its gradient and state: what it is, where its memory lies
 _chunks.pxi     entries -> chunks of equal size -> threads
 _blocks.pxi     a chunk -> a rule's loop: at once, or block by block through buffers
@@ -23,6 +25,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
+from libc.math cimport INFINITY, isfinite, sqrt
 from libc.stdint cimport int64_t, uintptr_t, uint32_t, uint64_t
 from libc.stdlib cimport free, llabs, malloc
 from libc.string cimport memcpy, memset, strcmp
@@ -33,18 +36,22 @@ from zdlfast._kernels cimport (
     G_SCALE,
     GRAD_DOUBLE,
     MAX_ARRAYS,
+    MAX_NUMBERS,
     MAX_OPTIONS,
     MAX_SCALARS,
     MAX_SLOTS,
     P_DECAY,
     PARAM_DOUBLE,
     SCALED,
+    SUMMED,
     Kernels,
     Loop,
     Rule,
 )
 
+from zdlfast._gradients import add_squares
 from zdlfast._threads import get_num_threads
+from zdlfast._validation import is_finite
 
 cnp.import_array()
 
@@ -124,7 +131,7 @@ cdef extern from "Python.h":
     bint PyDict_Next(PyObject *mapping, Py_ssize_t *at, PyObject **key, PyObject **value)
     int PyUnicode_Compare(PyObject *a, PyObject *b)
     dict PyObject_GenericGetDict(object instance, void *context)
-    object PyObject_Call(object function, tuple args, void *keywords)
+    int PyObject_SetItem(object container, object key, object value) except -1
     PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
     PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyList_Size(PyObject *items) except -1
@@ -198,9 +205,11 @@ def set_tuning(dict values) -> None:
 
 
 include "_strided.pxi"
+include "_groups.pxi"
 include "_entries.pxi"
 include "_blocks.pxi"
 include "_chunks.pxi"
 include "_lock.pxi"
 include "_rollback.pxi"
+include "_gradients.pxi"
 include "_update.pxi"

@@ -19,7 +19,7 @@ cdef struct Entry:
     Py_ssize_t width                # bytes per element, of all arrays
     char *data[MAX_ARRAYS]
     Strides *strides                # owned; NULL for contiguous arrays
-    const double *scalars
+    const Group *group              # its options
     int64_t begin                   # on the line of all entries, in bytes
 
 # The memory of one array, from its first byte to the one after its last.
@@ -31,6 +31,10 @@ cdef struct Extent:
 
 cdef enum:
     DIGITS = 2048               # of 11 bits
+
+
+cdef inline object key_of(const Entry *entry, Py_ssize_t place):
+    return <object>entry.key if entry.key != NULL else place
 
 
 cdef inline Py_ssize_t itemsize(const Entry *entry, int i) noexcept nogil:
@@ -66,6 +70,7 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
     """Do what `classify` does for what nearly all entries are, or say no.
 
     That is: aligned arrays of one dtype, contiguous in C order, none overlapping another.
+    State may be missing; what there is of it then is looked at when the rest is made.
     """
     cdef PyArrayObject *array = <PyArrayObject *>entry.values[0]
     cdef PyArray_Descr *dtype
@@ -83,11 +88,14 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
         n *= shape[axis]
     entry.data[0] = PyArray_BYTES(array)
     bytes = n * (8 if dtype == float64 else 4)
+    entry.road = USUAL
     for i in range(1, count):
         array = <PyArrayObject *>entry.values[i]
+        if array == NULL:
+            entry.road = FRESH
+            break
         if (
-            array == NULL
-            or not PyArray_CheckExact(<PyObject *>array)
+            not PyArray_CheckExact(<PyObject *>array)
             or PyArray_DESCR(array) != dtype
             or PyArray_NDIM(array) != ndim
             or (PyArray_FLAGS(array) | (NPY_ARRAY_WRITEABLE if i == 1 else 0)) & needed != needed
@@ -103,7 +111,7 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
                 <size_t>(entry.data[i] - entry.data[j] + bytes - 1) < <size_t>(2 * bytes - 1)
             ):
                 return False
-    entry.count, entry.made, entry.strides, entry.road = count, False, NULL, USUAL
+    entry.count, entry.made, entry.strides = count, False, NULL
     entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
     entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
     return True
@@ -119,6 +127,9 @@ cdef int classify(Entry *entry, int count) except -1:
     cdef Py_ssize_t *shape
     if is_plain(entry, count):
         return 0
+    for i in range(2, count):
+        if entry.values[i] == Py_None:
+            entry.values[i] = NULL
     entry.count, entry.made, entry.strides = count, False, NULL
     if entry.values[1] == Py_None:
         entry.road = FROZEN
@@ -160,7 +171,7 @@ cdef int classify(Entry *entry, int count) except -1:
     if n > 0:
         # Aligned, and contiguous in one common order: anything else needs strided iteration.
         if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
-            entry.strides = make_strides(arrays, count)
+            entry.strides = make_strides(arrays, count, True)
             entry.width *= 4    # to gather and scatter elements takes a multiple of the time
         if shares_memory_inside(entry):
             free(entry.strides)
@@ -168,6 +179,14 @@ cdef int classify(Entry *entry, int count) except -1:
             return 0
     entry.road = USUAL
     return 0
+
+
+cdef inline bint has_state(const Entry *entry) noexcept nogil:
+    cdef int i
+    for i in range(2, entry.count):
+        if entry.values[i] == NULL:
+            return False
+    return True
 
 
 cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept nogil:
@@ -241,28 +260,32 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
 
 
 cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
-    """The same of the arrays of odd entries and those of all others."""
+    """Whether one of the arrays of odd entries may share memory with another entry's."""
     cdef Extent[FEW] odd
     cdef Extent other
     cdef Py_ssize_t k, j, size = 0
     cdef int i
     for k in range(count):
+        if entries[k].road != ODD:
+            continue
         for i in range(entries[k].count):
-            if entries[k].road == ODD and extent_of(&entries[k], i, &other):
+            if extent_of(&entries[k], i, &other):
                 if size == FEW:
                     return share_memory(entries, count)
                 odd[size] = other
                 odd[size].entry = k
                 size += 1
+    if size == 0:
+        return False
     for k in range(count):
-        if size == 0 or entries[k].road == FROZEN:
+        if entries[k].road == FROZEN:
             continue
         for i in range(entries[k].count):
             if extent_of(&entries[k], i, &other):
                 for j in range(size):
                     if (
-                        odd[j].entry != k
-                        and other.low < odd[j].high and odd[j].low < other.high
+                        other.low < odd[j].high and odd[j].low < other.high
+                        and odd[j].entry != k
                         and (other.written or odd[j].written)
                     ):
                         return True
@@ -273,6 +296,12 @@ cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept n
     """The memory of an entry's array `i`, if it is an array and has any."""
     cdef PyArrayObject *array = <PyArrayObject *>entry.values[i]
     cdef int axis
+    if entry.road == USUAL and entry.strides == NULL:
+        # As it was found; `check_again` tells if it changed.
+        extent.low = <uintptr_t>entry.data[i]
+        extent.high = extent.low + entry.n * itemsize(entry, i)
+        extent.written = i != 1
+        return entry.n > 0
     if array == NULL or not PyArray_Check(entry.values[i]):
         return False
     for axis in range(PyArray_NDIM(array)):
@@ -288,8 +317,9 @@ cdef Extent *sort(
 ) noexcept nogil:
     """Sort by the lower end, digit by digit; the result is in `extents` or in `spare`.
 
-    Places within 16 bytes are one, because memory is allocated so: of arrays that begin
-    nearer to each other than that, it may seem that they overlap.
+    The last 4 bits of an address are ignored, which saves work: an allocator aligns to 16 bytes.
+    Views that begin nearer to each other than that may come in either order, so that it may seem
+    that they overlap. That costs speed and harms nothing.
     """
     cdef Py_ssize_t[DIGITS] place
     cdef Py_ssize_t k, digit, before, here
@@ -351,8 +381,8 @@ cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) 
     """Zeros like a contiguous parameter, in a room; they keep it."""
     cdef PyObject *zeros = PyArray_NewFromDescr(
         &PyArray_Type, native_dtype(param), PyArray_NDIM(param), PyArray_DIMS(param),
-        PyArray_STRIDES(param), PyArray_BYTES(<PyArrayObject *>room) + place,
-        NPY_ARRAY_WRITEABLE, NULL,
+        NULL if PyArray_FLAGS(param) & NPY_ARRAY_C_CONTIGUOUS else PyArray_STRIDES(param),
+        PyArray_BYTES(<PyArrayObject *>room) + place, NPY_ARRAY_WRITEABLE, NULL,
     )
     Py_INCREF(room)
     PyArray_SetBaseObject(<PyArrayObject *>zeros, room)

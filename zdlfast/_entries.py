@@ -1,7 +1,6 @@
 """The entries of an update as NumPy takes them, one after the other."""
 
 import warnings
-from _operator import setitem
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,11 @@ from zdlfast import _validation as validation
 
 if TYPE_CHECKING:
     from zdlfast._engine import Rollback
+    from zdlfast._groups import Group
+
+# As tuples, and not united: that is made anew at each look, and takes a multiple of the time.
+_NUMBER = (float, int)
+_FLOAT = np.dtype(float)
 
 
 @dataclass(slots=True)
@@ -26,6 +30,7 @@ class Entry:
     held: tuple[Any, ...]  # the state before; None where there is none yet
     state: tuple[Any, ...]
     plain: bool  # whether these are arrays of one float dtype and one shape
+    group: "Group"
 
     @property
     def is_numeric(self) -> bool:
@@ -44,27 +49,35 @@ def make_entry(
     held: tuple[Any, ...],
     slots: tuple[str, ...],
     params: Any,
+    group: "Group",
 ) -> Entry:
     """Check one parameter and what belongs to it."""
     param = value
-    plain = validation.is_plain(value) and validation.is_like(grad, value)
-    if not plain:
+    dtype, shape = None, ()  # of state that needs no further look
+    if plain := validation.is_plain(value) and validation.is_like(grad, value.dtype, value.shape):
+        dtype, shape = value.dtype, value.shape
+    elif isinstance(value, _NUMBER) and isinstance(grad, _NUMBER):
+        dtype = _FLOAT
+        if not (isinstance(value, float) and isinstance(grad, float)):
+            param = validation.fitting(f"params[{key!r}]", value)
+            grad = validation.fitting(f"grads[{key!r}]", grad)
+    else:
         param, grad = validation.param_and_grad(key, value, grad)
-        if not (isinstance(value, np.ndarray) or hasattr(params, "__setitem__")):
-            raise TypeError(
-                f"params[{key!r}] is no array, so its new value has to be stored, but a "
-                f"{type(params).__name__} takes no new values"
-            )
+    if not (isinstance(value, np.ndarray) or hasattr(params, "__setitem__")):
+        raise TypeError(
+            f"params[{key!r}] is no array, so its new value has to be stored, but a "
+            f"{type(params).__name__} takes no new values"
+        )
     state = []
-    for slot, array in zip(slots, held, strict=True):
+    for i, array in enumerate(held):
         if array is None:
             state.append(zeros_like(param))
             continue
-        if not (plain and validation.is_like(array, value) and array.flags.writeable):
-            validation.check_state(f"{slot}[{key!r}]", array, param, grad)
+        if not (validation.is_like(array, dtype, shape) and array.flags.writeable):
+            validation.check_state(f"{slots[i]}[{key!r}]", array, param, grad)
             plain = False
         state.append(array)
-    return Entry(place, key, value, param, grad, held, tuple(state), plain)
+    return Entry(place, key, value, param, grad, held, tuple(state), plain, group)
 
 
 def zeros_like(param: Any) -> Any:
@@ -83,9 +96,17 @@ def zeros_like(param: Any) -> Any:
     return np.zeros_like(param, dtype)
 
 
+def frozen_state(param: Any) -> Any:
+    """State of a parameter in a list that is left alone: it keeps the place of those behind it."""
+    try:
+        zeros = zeros_like(param)
+    except (TypeError, ValueError):
+        return np.zeros(())  # what is no array of numbers is not updated, ever
+    return zeros if validation.dtype_of(zeros).kind in "fcO" else np.zeros(np.shape(zeros))
+
+
 def run(
     rule: Callable[..., tuple[Any, ...]],
-    scalars: tuple[float, ...],
     entries: list[Entry],
     params: Any,
     rollback: "Rollback",
@@ -97,10 +118,8 @@ def run(
     ----------
     rule : callable
         The formula: in place for arrays, with new results for numbers.
-    scalars : tuple of float
-        What the rule takes behind the state.
     entries : list of Entry
-        Their ``state`` becomes the new one.
+        Each with its group. Their ``state`` becomes the new one.
     params : mapping or list
         Where new numbers are stored.
     rollback : Rollback
@@ -112,12 +131,12 @@ def run(
         for entry in entries:
             for array in (entry.param, *entry.state):
                 if validation.is_array(array):
-                    rollback.add(setitem, array, ..., array.copy())
+                    rollback.add(array, ..., array.copy())
     for entry in entries:
         if type(entry.param) is np.ndarray and entry.param.ndim == 0:
-            _run_0d(rule, scalars, entry)
+            _run_0d(rule, entry)
             continue
-        result, *state = rule(entry.param, entry.grad, *entry.state, *scalars)
+        result, *state = entry.group.apply(rule, entry.param, entry.grad, *entry.state)
         entry.state = tuple(state)
         if entry.plain:
             continue
@@ -125,13 +144,11 @@ def run(
         if result is not entry.param or (
             entry.param is not entry.value and not isinstance(entry.value, np.ndarray)
         ):
-            rollback.add(setitem, params, entry.key, entry.value)
+            rollback.add(params, entry.key, entry.value)
             params[entry.key] = result
 
 
-def _run_0d(
-    rule: Callable[..., tuple[Any, ...]], scalars: tuple[float, ...], entry: Entry
-) -> None:
+def _run_0d(rule: Callable[..., tuple[Any, ...]], entry: Entry) -> None:
     """Apply the rule to a 0-d array, through views of one element.
 
     NumPy 1 promotes 0-d arrays as numbers, and both NumPys make numbers of their results.
@@ -140,7 +157,7 @@ def _run_0d(
         value.reshape(1) if isinstance(value, np.ndarray) else value
         for value in (entry.param, entry.grad, *entry.state)
     ]
-    _, *state = rule(*operands, *scalars)
+    _, *state = entry.group.apply(rule, *operands)
     entry.state = tuple(
         held if new is operand else np.reshape(new, ())
         for new, operand, held in zip(state, operands[2:], entry.state, strict=True)

@@ -155,13 +155,18 @@ def _raise_interrupt_behind(error: BaseException, outside: BaseException | None)
         behind = behind.__context__
 
 
-def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
+def load(
+    path: str | os.PathLike[str], *, lr: Callable[[int], float] | None = None
+) -> tuple["Optimizer", Any]:
     """Read what `save` wrote.
 
     Parameters
     ----------
     path : path
         The file.
+    lr : callable, optional
+        The learning rate, if it was a function of your own: a file can hold the schedules of
+        `zdlfast.schedules` alone.
 
     Returns
     -------
@@ -184,7 +189,7 @@ def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
         pass  # what is wrong with the path is no damage of the file
     try:
         with open_file(path) as file:
-            return _restored(file)
+            return _restored(file, lr)
     except (MemoryError, ModuleNotFoundError):
         raise
     # Damage makes the readers raise nearly anything.
@@ -193,7 +198,7 @@ def load(path: str | os.PathLike[str]) -> tuple["Optimizer", Any]:
         raise ValueError(f"{path} cannot be loaded: {what}") from error
 
 
-def _restored(file: "_File") -> tuple["Optimizer", Any]:
+def _restored(file: "_File", lr: Any) -> tuple["Optimizer", Any]:
     """What a file holds. Nothing is read that its manifest does not name."""
     import json
 
@@ -227,6 +232,8 @@ def _restored(file: "_File") -> tuple["Optimizer", Any]:
     content = {k: v for k, v in manifest.items() if k not in ("params", "views")}
     content["state"] = {slot: _unpack(held, arrays) for slot, held in manifest["state"].items()}
     optimizer: Optimizer = RULES[name].fastest()
+    if lr is not None:
+        optimizer.lr = lr
     _state.restore(optimizer, content, copies=False)
     return optimizer, _unpack(manifest["params"], arrays)
 

@@ -12,13 +12,13 @@
 # (cdivision) and that a root sets no errno (-fno-math-errno).
 #
 # Each rule is a loop for any pair of dtypes, and a function that takes its arrays as the engine
-# has them and calls the loop of their dtypes. Where there are no divisions for the scalars of
-# every loop to hide behind, there is a loop in which they are constants that change nothing
-# (`Plain`).
+# has them and has `call` take the loop of their dtypes. Where there are no divisions for the
+# scalars of every loop to hide behind, there is a loop in which they are constants that change
+# nothing (`Plain`).
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
-from libc.math cimport fabs, fabsf, pow, sqrt, sqrtf
+from libc.math cimport INFINITY, fabs, fabsf, pow, sqrt, sqrtf
 
 from zdlfast._kernels cimport (
     FIRST_SCALAR,
@@ -45,6 +45,11 @@ ctypedef fused P:
     double
 
 ctypedef fused G:
+    float
+    double
+
+# The wider of the two, or either.
+ctypedef fused W:
     float
     double
 
@@ -92,6 +97,65 @@ cdef inline P root(P array) noexcept nogil:
         return sqrt(array)
 
 
+# ------------------------------------------------------------------ kinds
+
+# A loop for one kind: the parameter, the gradient, and up to three arrays of state. All loops
+# take three, those that a rule has not got are not looked at.
+ctypedef void (*LoopOfFF)(
+    float *, const float *, float *, float *, float *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*LoopOfFD)(
+    float *, const double *, float *, float *, float *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*LoopOfDF)(
+    double *, const float *, double *, double *, double *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*LoopOfDD)(
+    double *, const double *, double *, double *, double *, Py_ssize_t, const double *, Scaled
+) noexcept nogil
+ctypedef void (*PlainLoopOfFF)(
+    float *, const float *, float *, float *, float *, Py_ssize_t, const double *, Plain
+) noexcept nogil
+ctypedef void (*PlainLoopOfDD)(
+    double *, const double *, double *, double *, double *, Py_ssize_t, const double *, Plain
+) noexcept nogil
+
+
+cdef inline void call(
+    int kind, void *const *a, Py_ssize_t n, const double *s, PlainLoopOfFF plain_ff,
+    PlainLoopOfDD plain_dd, LoopOfFF ff, LoopOfFD fd, LoopOfDF df, LoopOfDD dd,
+) noexcept nogil:
+    """Call the loop of a kind.
+
+    A rule gives its loop six times, of which Cython takes the one of each type. The C compiler
+    sees which ones these are: nothing of this is left when it runs.
+    """
+    if kind == FF:
+        plain_ff(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], <float *>a[4],
+            n, s, <Plain>0)
+    elif kind == DD:
+        plain_dd(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n, s, <Plain>0)
+    elif kind & DD == FF:
+        ff(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], <float *>a[4],
+            n, s, <Scaled>0)
+    elif kind & DD == FD:
+        fd(
+            <float *>a[0], <const double *>a[1], <float *>a[2], <float *>a[3], <float *>a[4],
+            n, s, <Scaled>0)
+    elif kind & DD == DF:
+        df(
+            <double *>a[0], <const float *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n, s, <Scaled>0)
+    else:
+        dd(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n, s, <Scaled>0)
+
+
 # ------------------------------------------------------------------ SGD
 
 cdef void sgd_scalars(
@@ -101,7 +165,8 @@ cdef void sgd_scalars(
 
 
 cdef inline void sgd_loop(
-    P *restrict p, const G *restrict g, Py_ssize_t n, const double *scalars, Variant variant
+    P *restrict p, const G *restrict g, P *restrict _0, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -112,18 +177,7 @@ cdef inline void sgd_loop(
 
 
 cdef void sgd(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    if kind == FF:
-        sgd_loop(<float *>a[0], <const float *>a[1], n, s, <Plain>0)
-    elif kind == DD:
-        sgd_loop(<double *>a[0], <const double *>a[1], n, s, <Plain>0)
-    elif kind & DD == FF:
-        sgd_loop(<float *>a[0], <const float *>a[1], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        sgd_loop(<float *>a[0], <const double *>a[1], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        sgd_loop(<double *>a[0], <const float *>a[1], n, s, <Scaled>0)
-    else:
-        sgd_loop(<double *>a[0], <const double *>a[1], n, s, <Scaled>0)
+    call(kind, a, n, s, sgd_loop, sgd_loop, sgd_loop, sgd_loop, sgd_loop, sgd_loop)
 
 
 # ------------------------------------------------------------------ Momentum
@@ -136,8 +190,8 @@ cdef void momentum_scalars(
 
 
 cdef inline void momentum_loop(
-    P *restrict p, const G *restrict g, P *restrict v, Py_ssize_t n, const double *scalars,
-    Variant variant,
+    P *restrict p, const G *restrict g, P *restrict v, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -152,18 +206,10 @@ cdef inline void momentum_loop(
 
 
 cdef void momentum(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    if kind == FF:
-        momentum_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Plain>0)
-    elif kind == DD:
-        momentum_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Plain>0)
-    elif kind & DD == FF:
-        momentum_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        momentum_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        momentum_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s, <Scaled>0)
-    else:
-        momentum_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Scaled>0)
+    call(
+        kind, a, n, s,
+        momentum_loop, momentum_loop, momentum_loop,
+        momentum_loop, momentum_loop, momentum_loop)
 
 
 # ------------------------------------------------------------------ Nesterov
@@ -176,8 +222,8 @@ cdef void nesterov_scalars(
 
 
 cdef inline void nesterov_loop(
-    P *restrict p, const G *restrict g, P *restrict v, Py_ssize_t n, const double *scalars,
-    Variant variant,
+    P *restrict p, const G *restrict g, P *restrict v, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -195,18 +241,10 @@ cdef inline void nesterov_loop(
 
 
 cdef void nesterov(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    if kind == FF:
-        nesterov_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Plain>0)
-    elif kind == DD:
-        nesterov_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Plain>0)
-    elif kind & DD == FF:
-        nesterov_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        nesterov_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        nesterov_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s, <Scaled>0)
-    else:
-        nesterov_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s, <Scaled>0)
+    call(
+        kind, a, n, s,
+        nesterov_loop, nesterov_loop, nesterov_loop,
+        nesterov_loop, nesterov_loop, nesterov_loop)
 
 
 # ------------------------------------------------------------------ AdaGrad
@@ -219,7 +257,8 @@ cdef void adagrad_scalars(
 
 
 cdef inline void adagrad_loop(
-    P *restrict p, const G *restrict g, P *restrict h, Py_ssize_t n, const double *scalars
+    P *restrict p, const G *restrict g, P *restrict h, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
@@ -235,15 +274,10 @@ cdef inline void adagrad_loop(
 
 
 cdef void adagrad(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    kind &= DD
-    if kind == FF:
-        adagrad_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s)
-    elif kind == FD:
-        adagrad_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s)
-    elif kind == DF:
-        adagrad_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s)
-    else:
-        adagrad_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s)
+    call(
+        kind, a, n, s,
+        adagrad_loop, adagrad_loop, adagrad_loop,
+        adagrad_loop, adagrad_loop, adagrad_loop)
 
 
 # ------------------------------------------------------------------ RMSprop
@@ -256,7 +290,8 @@ cdef void rmsprop_scalars(
 
 
 cdef inline void rmsprop_loop(
-    P *restrict p, const G *restrict g, P *restrict h, Py_ssize_t n, const double *scalars
+    P *restrict p, const G *restrict g, P *restrict h, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = scalars[G_SCALE], p_decay = scalars[P_DECAY]
@@ -273,15 +308,10 @@ cdef inline void rmsprop_loop(
 
 
 cdef void rmsprop(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
-    kind &= DD
-    if kind == FF:
-        rmsprop_loop(<float *>a[0], <const float *>a[1], <float *>a[2], n, s)
-    elif kind == FD:
-        rmsprop_loop(<float *>a[0], <const double *>a[1], <float *>a[2], n, s)
-    elif kind == DF:
-        rmsprop_loop(<double *>a[0], <const float *>a[1], <double *>a[2], n, s)
-    else:
-        rmsprop_loop(<double *>a[0], <const double *>a[1], <double *>a[2], n, s)
+    call(
+        kind, a, n, s,
+        rmsprop_loop, rmsprop_loop, rmsprop_loop,
+        rmsprop_loop, rmsprop_loop, rmsprop_loop)
 
 
 # ------------------------------------------------------------------ Adam
@@ -295,8 +325,8 @@ cdef void adam_scalars(
 
 
 cdef inline void adam_loop(
-    P *restrict p, const G *restrict g, P *restrict m, P *restrict v, Py_ssize_t n,
-    const double *scalars, Variant variant,
+    P *restrict p, const G *restrict g, P *restrict m, P *restrict v, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
 ) noexcept nogil:
     cdef Py_ssize_t i
     cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
@@ -315,30 +345,48 @@ cdef inline void adam_loop(
 
 
 cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    call(kind, a, n, s, adam_loop, adam_loop, adam_loop, adam_loop, adam_loop, adam_loop)
+
+
+include "_kernels_newer.pxi"
+
+
+# ------------------------------------------------------------------ moving averages
+
+# No optimizer: an average in the parameter's place, and its parameter in the gradient's. The
+# scalars of every loop do not count.
+
+cdef void ema_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
+    scalars[0] = 1 - options[0]
+
+
+cdef inline void ema_loop(
+    P *restrict p, const G *restrict g, Py_ssize_t n, const double *scalars
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double rate = scalars[FIRST_SCALAR]
+    for i in range(n):
+        p[i] = <P>(p[i] + times(rate, g[i] - p[i]))
+
+
+cdef void ema(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    kind &= DD
     if kind == FF:
-        adam_loop(
-            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, <Plain>0)
-    elif kind == DD:
-        adam_loop(
-            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Plain>0)
-    elif kind & DD == FF:
-        adam_loop(
-            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n, s, <Scaled>0)
-    elif kind & DD == FD:
-        adam_loop(
-            <float *>a[0], <const double *>a[1], <float *>a[2], <float *>a[3], n, s, <Scaled>0)
-    elif kind & DD == DF:
-        adam_loop(
-            <double *>a[0], <const float *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
+        ema_loop(<float *>a[0], <const float *>a[1], n, s)
+    elif kind == FD:
+        ema_loop(<float *>a[0], <const double *>a[1], n, s)
+    elif kind == DF:
+        ema_loop(<double *>a[0], <const float *>a[1], n, s)
     else:
-        adam_loop(
-            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], n, s, <Scaled>0)
+        ema_loop(<double *>a[0], <const double *>a[1], n, s)
 
 
 # ------------------------------------------------------------------ the benchmark's limit
 
 # No optimizer, but what memory allows one. As many streams are read and written as by a rule
-# with 0, 1 or 2 slots, with next to no arithmetic. Of one dtype only.
+# with up to three slots, with next to no arithmetic. Of one dtype only.
 
 cdef void stream_scalars(
     const double *options, double t, double *numbers, double *scalars
@@ -392,18 +440,34 @@ cdef void stream_2(int kind, void *const *a, Py_ssize_t n, const double *s) noex
         stream_2_loop(<float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], n)
 
 
+cdef inline void stream_3_loop(
+    P *restrict p, const P *restrict g, P *restrict s0, P *restrict s1, P *restrict s2,
+    Py_ssize_t n,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        s0[i] = s0[i] + g[i]
+        s1[i] = s1[i] + s0[i]
+        s2[i] = s2[i] + s1[i]
+        p[i] = p[i] + s2[i]
+
+
+cdef void stream_3(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    if kind == DD:
+        stream_3_loop(
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n)
+    else:
+        stream_3_loop(
+            <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], <float *>a[4], n)
+
+
 # ------------------------------------------------------------------ gradients
 
 cdef inline G clipped(G value, G clip) noexcept nogil:
     """As numpy.clip does it: NaN stays, and so does -0.0."""
     value = value if value != value or value > -clip else -clip
     return value if value != value or value < clip else clip
-
-
-# The wider of two dtypes.
-ctypedef fused W:
-    float
-    double
 
 
 cdef inline void stage_loop(
@@ -490,9 +554,25 @@ add(b"nesterov", 2, 1, 0, nesterov_scalars, nesterov)
 add(b"adagrad", 2, 1, 0, adagrad_scalars, adagrad)
 add(b"rmsprop", 3, 1, 0, rmsprop_scalars, rmsprop)
 add(b"adam", 4, 2, 0, adam_scalars, adam)
+add(b"nesterovbook2", 2, 1, 0, nesterov_scalars, nesterovbook2)
+add(b"adamw", 4, 2, 0, adamw_scalars, adam)
+add(b"adamw_amsgrad", 4, 3, 0, adamw_scalars, amsgrad)
+add(b"amsgrad", 4, 3, 0, adam_scalars, amsgrad)
+add(b"nadam", 5, 2, 1, nadam_scalars, nadam)
+add(b"radam", 4, 2, 0, radam_scalars, radam)
+add(b"adamax", 4, 2, 0, adamax_scalars, adamax)
+add(b"adadelta", 3, 2, 0, rmsprop_scalars, adadelta)
+add(b"adabound", 6, 2, 1, adabound_scalars, adabound)
+add(b"amsbound", 6, 3, 1, adabound_scalars, amsbound)
+add(b"adabelief", 4, 2, 0, adabelief_scalars, adabelief)
+add(b"lion", 3, 1, 0, lion_scalars, lion)
+add(b"adopt", 5, 2, 0, adopt_scalars, adopt)
+add(b"schedulefreeadamw", 8, 2, 2, schedulefreeadamw_scalars, schedulefreeadamw)
+add(b"ema", 1, 0, 0, ema_scalars, ema)
 add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
 add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)
 add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)
+add(b"stream_3", 0, 3, 0, stream_scalars, stream_3)
 
 kernels.stage, kernels.square_sum = stage, square_sum
 table = PyCapsule_New(&kernels, b"zdlfast.kernels", NULL)

@@ -25,6 +25,8 @@ cdef class Locked:
     """What one thread uses at a time: the base of every optimizer."""
 
     cdef zdl_lock lock
+    cdef public object _last        # what the last update did
+    cdef public long long _updates  # done, where no attribute of the optimizer counts them
 
     def __cinit__(self, *args, **kwargs):
         zdl_lock_init(&self.lock)

@@ -5,20 +5,26 @@ told there. The second changes parameters, state and the step count, and what it
 back if it is interrupted or if NumPy raises after all: an update happens whole or not at all.
 """
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, SupportsIndex, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zdlfast import _entries, _state
+from zdlfast import _entries, _gradients, _state
 from zdlfast import _validation as validation
-from zdlfast._rules import RULES
+from zdlfast._groups import Step
+from zdlfast._options import CHECKS, OPTIONS, Nonfinite, Options
+from zdlfast._overrides import Overrides
+from zdlfast._rules import RULES, UNBOUNDED
 
 if TYPE_CHECKING:
-    from zdlfast._engine import Locked, Rollback
+    from zdlfast._engine import Locked as Locked
+    from zdlfast._engine import Rollback as Rollback
 else:
     try:
         from zdlfast._engine import Locked, Rollback
@@ -35,13 +41,35 @@ Gradient = NDArray[Any] | float | np.number[Any] | None
 Params = Mapping[Any, Parameter] | list[NDArray[Any]] | list[float] | list[Parameter]
 Grads = Mapping[Any, Gradient] | Sequence[Gradient]
 
-#: What to do about gradients that hold NaN or infinity.
-Nonfinite = Literal["propagate", "raise", "skip"]
-_NONFINITE: tuple[str, ...] = get_args(Nonfinite)
+
+@dataclass(frozen=True, slots=True)
+class LastUpdate:
+    """What an update did.
+
+    Attributes
+    ----------
+    applied : bool
+        False if it was skipped, because of a gradient that is not finite.
+    lr : float
+        The learning rate that was used, where `overrides` has no other one.
+    norm : float or None
+        The norm of all gradients, as they were given; None without ``clip_norm``.
+    clip_rate : float
+        What they were multiplied by: 1.0 if they were not clipped.
+    nonfinite : key or None
+        The first key whose gradient holds NaN or infinity; None if there is none, or if neither
+        ``clip_norm`` nor ``nonfinite`` asked for it.
+    """
+
+    applied: bool
+    lr: float
+    norm: float | None = None
+    clip_rate: float = 1.0
+    nonfinite: Any = None
 
 
 class Optimizer(Locked):
-    """The base of every optimizer: a rule, applied to each parameter.
+    """The base of every optimizer: a rule, applied to each parameter, and the options of all.
 
     Use it to annotate what takes any optimizer. A class with a rule of its own is best written
     beside those of `zdlfast.reference`: it names its options with their bounds in ``_options``,
@@ -49,17 +77,70 @@ class Optimizer(Locked):
     gives the numbers of the coming step in ``_scalars`` and the formula for one parameter in
     ``_rule``.
 
-    Attributes
+    Parameters
     ----------
+    weight_decay : float, default 0.0
+        Adds ``weight_decay * p`` to the gradient, as the derivative of
+        ``weight_decay / 2 * sum(p**2)`` in the loss does (L2, coupled).
+    decoupled : bool, default False
+        Whether weight decay multiplies the parameter by ``1 - lr * weight_decay`` before the step
+        instead, out of the gradient's sight.
+    maximize : bool, default False
+        Whether to go up the gradient.
+    clip_norm : float or None, default None
+        What the norm of all gradients together must not exceed: else each is multiplied by
+        ``clip_norm / (norm + 1e-6)``. What is frozen does not count.
+    clip_value : float or None, default None
+        What no element of a gradient must exceed, after `clip_norm`, in either direction.
     nonfinite : {"propagate", "raise", "skip"}
         What to do if a gradient holds NaN or infinity: see `update`.
+    flush_subnormals : bool, default False
+        Whether state below the smallest normal number becomes zero. Where gradients are zero for
+        long, such as those of a dead ReLU, state decays towards zero, and arithmetic with
+        subnormal numbers takes many times as long on most CPUs.
+    overrides : mapping or None, default None
+        Options of some parameters: ``{"b*": {"weight_decay": 0.0}, "embed*": {"frozen": True}}``.
+        A key is a name, a pattern of names as of files, an index, a range of indices, or any
+        other key of the parameters; of two that match, the later one wins. A value is a
+        mapping of the rule's own options, and of ``weight_decay``, ``decoupled``, ``maximize``,
+        ``clip_value``, ``flush_subnormals`` and ``frozen``, which leaves a parameter and its
+        state alone.
+
+    Attributes
+    ----------
+    last : LastUpdate or None
+        What the last update did; None before the first one.
+    updates : int
+        The number of updates done, which a schedule of ``lr`` is asked with.
     """
 
     _options: ClassVar[dict[str, float]] = {}
-    _slots: ClassVar[tuple[str, ...]] = ()
+    _slots: tuple[str, ...] = ()
     _counter: ClassVar[str | None] = None
-    _numbers: ClassVar[tuple[str, ...]] = ()
+    _numbers: ClassVar[dict[str, tuple[str, ...]]] = {}
+    _own_decay: ClassVar[bool] = False
+    _flags: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    lr: Any  # a Rate
+
+    # What a rule does not set otherwise. All are live, as every attribute here.
+    weight_decay: float = 0.0
+    decoupled: bool = False
+    maximize: bool = False
+    clip_norm: float | None = None
+    clip_value: float | None = None
     nonfinite: Nonfinite = "propagate"
+    flush_subnormals: bool = False
+    overrides: Overrides | None = None
+
+    _last_update = LastUpdate
+
+    def __init__(self, **options: Unpack[Options]) -> None:
+        for name in options:
+            if name not in OPTIONS:
+                validation.refuse_keyword(type(self), name)
+        for name, value in options.items():
+            setattr(self, name, value)
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -67,6 +148,7 @@ class Optimizer(Locked):
             row = RULES[rule]
             cls._options, cls._slots = row.options, row.slots
             cls._counter, cls._numbers = row.counter, row.numbers
+            cls._own_decay, cls._flags = row.own_decay, row.flags
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
         validation.check_keywords(type(self), keywords)
@@ -74,18 +156,47 @@ class Optimizer(Locked):
     def __setattr__(self, name: str, value: Any) -> None:
         # Here and not in properties: this way reading an option costs nothing extra.
         if name in self._options:
-            value = validation.option(name, value, self._options[name])
+            value = validation.own_option(name, name, value, self._options[name])
+        elif name in self._flags:
+            self._set_flag(name, validation.flag(name, value))
+            return
         elif name == self._counter:
             value = validation.whole_number(name, value)
-        elif name == "nonfinite":
-            if not (isinstance(value, str) and value in _NONFINITE):
-                raise ValueError(f"nonfinite must be one of {_NONFINITE}, got {value!r}")
+        elif name in CHECKS:
+            value = CHECKS[name](name, value)
+        elif name == "overrides":
+            value = None if value is None else Overrides(value, type(self))
         elif name not in self._slots and name not in self._numbers:
             # A class of one's own has attributes of its own.
             own = type(self).__module__.partition(".")[0] != "zdlfast"
             if not (own or name.startswith("_") or hasattr(type(self), name)):
                 validation.refuse_attribute(self, name)
         object.__setattr__(self, name, value)
+        if name in OPTIONS:
+            self._options_changed()
+
+    def _set_flag(self, name: str, value: bool) -> None:
+        self._check_flag(name, value)
+        added = self._flags[name]
+        if added:
+            attributes = vars(self)
+            kept = tuple(slot for slot in self._slots if slot not in added)
+            attributes["_slots"] = kept + added if value else kept
+            for slot in added:
+                if value:
+                    attributes.setdefault(slot, None)
+                else:
+                    attributes.pop(slot, None)
+        object.__setattr__(self, name, value)
+        self._flag_changed()
+
+    def _check_flag(self, name: str, value: bool) -> None:
+        """Raise if there is state already, which would have other slots with this value."""
+        has_state = any(vars(self).get(slot) is not None for slot in self._slots)
+        if has_state and self._flags[name] and value != getattr(self, name):
+            raise ValueError(
+                f"{name} cannot become {value}: there is state, which was made with {not value}"
+            )
 
     if not TYPE_CHECKING:  # for a type checker every attribute would be there
 
@@ -139,27 +250,38 @@ class Optimizer(Locked):
         return self._locked(True, self._update, params, grads)
 
     def _update(self, params: Any, grads: Any) -> bool | None:
+        self._check_ready()
         containers, keys, values, gradients, state = validation.looked_up(self, params, grads)
+        step = Step(self, keys)
         entries, frozen = [], {}
         for place, (key, value, grad) in enumerate(zip(keys, values, gradients, strict=True)):
-            held = tuple(slot[place] for slot in state)
-            if grad is not None:
+            held, group = tuple(slot[place] for slot in state), step.group(key)
+            if grad is not None and not group.frozen:
                 entries.append(
-                    _entries.make_entry(place, key, value, grad, held, self._slots, params)
+                    _entries.make_entry(place, key, value, grad, held, self._slots, params, group)
                 )
             elif isinstance(params, list):
                 # Its state keeps the place of those behind it.
-                frozen[place] = [_entries.zeros_like(value) if h is None else h for h in held]
-        if self._refuses((entry.key, entry.grad) for entry in entries):
+                frozen[place] = [_entries.frozen_state(value) if h is None else h for h in held]
+        reading = _gradients.read(self, ((entry.key, entry.grad) for entry in entries))
+        if self._refuses(reading, step.lr):
             return False
+        rate = _gradients.clip_rate(self, reading.norm)
+        step.scale(rate)
+        done = LastUpdate(True, step.lr, reading.norm, rate, *reading.nonfinite)
         with Rollback() as rollback:
             copies = self.nonfinite != "propagate" or _entries.may_raise(entries)
-            _entries.run(self._rule, self._scalars(), entries, params, rollback, copies)
-            rollback.finish(self._store, containers, params, entries, frozen)
+            _entries.run(self._rule, entries, params, rollback, copies)
+            rollback.finish(self._store, containers, params, entries, frozen, done)
         return None
 
     def _store(
-        self, containers: list[Any], params: Any, entries: list[_entries.Entry], frozen: Any
+        self,
+        containers: list[Any],
+        params: Any,
+        entries: list[_entries.Entry],
+        frozen: Any,
+        done: LastUpdate,
     ) -> None:
         """Store the state that is new, and count the step."""
         stored = []
@@ -177,26 +299,59 @@ class Optimizer(Locked):
             else:
                 container.update(new)
             stored.append((self._slots[i], container))
-        if self._counter is not None:
-            stored.append((self._counter, getattr(self, self._counter) + 1))
-        for name, value in stored:
-            object.__setattr__(self, name, value)
+        stored += zip(self._numbers, self._next_numbers(), strict=True)
+        stored += [(self._counter or "_updates", self.updates + 1), ("_last", done)]
+        before = [(name, getattr(self, name)) for name, _ in stored]
+        try:
+            for name, value in stored:
+                object.__setattr__(self, name, value)
+        except BaseException:  # of a property in a class of the user's own
+            for name, value in before:
+                with contextlib.suppress(Exception):
+                    object.__setattr__(self, name, value)
+            raise
 
-    def _refuses(self, gradients: Any) -> bool:
+    def _refuses(self, reading: _gradients.Reading, lr: float) -> bool:
         """Whether the update is to be skipped because of a gradient that is not finite."""
-        if self.nonfinite != "propagate":
-            for key, grad in gradients:
-                if not validation.is_finite(grad):
-                    if self.nonfinite == "skip":
-                        return True
-                    raise FloatingPointError(
-                        f"grads[{key!r}] holds NaN or infinity, expected finite numbers"
-                    )
-        return False
+        if not reading.nonfinite or self.nonfinite == "propagate":
+            return False
+        (key,) = reading.nonfinite
+        if self.nonfinite == "raise":
+            raise FloatingPointError(
+                f"grads[{key!r}] holds NaN or infinity, expected finite numbers"
+            )
+        self._last = LastUpdate(False, lr, reading.norm, 1.0, key)
+        return True
+
+    def _lr_now(self, lr: Any = None) -> Any:
+        """The learning rate of the coming step: this one, or the optimizer's."""
+        lr = getattr(self, "lr", None) if lr is None else lr
+        if not callable(lr):
+            return lr
+        done = self.updates
+        return validation.option(f"lr({done})", lr(done), UNBOUNDED)
+
+    @property
+    def last(self) -> LastUpdate | None:
+        last: LastUpdate | None = self._last
+        return last
+
+    @property
+    def updates(self) -> int:
+        return self._updates if self._counter is None else getattr(self, self._counter)
+
+    @updates.setter
+    def updates(self, number: int) -> None:
+        name = self._counter or "_updates"
+        object.__setattr__(self, name, validation.whole_number("updates", number))
 
     def _scalars(self) -> tuple[float, ...]:
         """The numbers that the rule takes in the coming step: Python floats."""
         raise NotImplementedError
+
+    def _next_numbers(self) -> tuple[float, ...]:
+        """The further state after the coming step, in the order of ``_numbers``."""
+        return ()
 
     @staticmethod
     def _rule(p: Any, g: Any, *state_and_scalars: Any) -> tuple[Any, ...]:
@@ -240,6 +395,15 @@ class Optimizer(Locked):
     def _was_loaded(self) -> None:
         """State has come from elsewhere."""
 
+    def _flag_changed(self) -> None:
+        """One of `_flags` was set."""
+
+    def _check_ready(self) -> None:
+        """Raise if the optimizer is not in a state in which it can be updated."""
+
+    def _options_changed(self) -> None:
+        """One that every rule takes was set."""
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         # The oldest protocols know no classes like this one.
         return super().__reduce_ex__(max(int(protocol), 2))
@@ -251,14 +415,15 @@ class Optimizer(Locked):
 
     def __setstate__(self, state: Any) -> None:
         attributes, slots = state if isinstance(state, tuple) else (state, None)
-        # The book's own classes have no eps and no nonfinite; pickles of them come here by the
-        # drop-in.
+        # The book's own classes have no eps; pickles of them come here by the drop-in.
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
-            known = name in self._options or name == "nonfinite"
-            if known and parameter.default is not parameter.empty:
+            if name in self._options and parameter.default is not parameter.empty:
                 setattr(self, name, parameter.default)
-        for name, value in (attributes or {}).items():
-            if name in self._options:
+        attributes = attributes or {}
+        # What says which slots there are comes before them.
+        flags = {name: attributes[name] for name in self._flags if name in attributes}
+        for name, value in (flags | attributes).items():
+            if name in self._options or name in OPTIONS or name in self._flags:
                 setattr(self, name, value)
             else:
                 vars(self)[name] = value
@@ -268,6 +433,8 @@ class Optimizer(Locked):
 
     def __repr__(self) -> str:
         options = [f"{name}={getattr(self, name)!r}" for name in self._options]
-        if self.nonfinite != "propagate":
-            options.append(f"nonfinite={self.nonfinite!r}")
+        for name in (*self._flags, *OPTIONS):
+            value = getattr(self, name)
+            if value != getattr(type(self), name):
+                options.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(options)})"

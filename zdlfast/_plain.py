@@ -10,15 +10,19 @@ from typing import Any, Self, TypeVar
 
 _Result = TypeVar("_Result")
 
+HOPELESS = 100_000  # attempts to put a value back, as in _rollback.pxi
+
 
 class Locked:
     """What one thread uses at a time: the base of every optimizer."""
 
-    __slots__ = ("_lock", "_owner", "_process")
+    __slots__ = ("_last", "_lock", "_owner", "_process", "_updates")
 
     _lock: threading.Lock
     _owner: tuple[int, bool] | None  # the thread, and whether it writes
     _process: int
+    _last: Any
+    _updates: int  # done, where no attribute of the optimizer counts them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -27,6 +31,7 @@ class Locked:
         self._lock = threading.Lock()
         self._owner = None
         self._process = os.getpid()
+        self._last, self._updates = None, 0
         return self
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
@@ -66,30 +71,37 @@ class Locked:
 
 
 class Rollback:
-    """Undoes, at the end of a ``with`` block that raised, what was done in it."""
+    """Puts back, at the end of a ``with`` block that raised, what was changed in it."""
 
     def __init__(self) -> None:
-        self._undo: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._changes: list[tuple[Any, Any, Any]] = []
 
-    def add(self, function: Callable[..., None], *args: Any) -> None:
-        """Note a function and its arguments that would undo what is done next."""
-        self._undo.append((function, args))
+    def add(self, container: Any, key: Any, value: Any) -> None:
+        """Note the value that ``container[key]`` has before it is changed."""
+        self._changes.append((container, key, value))
 
-    def finish(self, function: Callable[..., None], *args: Any) -> None:
+    def finish(self, function: Callable[..., object], *args: Any) -> None:
         """Call what does the rest: whole, or it raises and nothing of it was done."""
         function(*args)
-        self._undo.clear()
+        self._changes.clear()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        while kind is not None and self._undo:
-            function, args = self._undo[-1]
+        attempts, interrupt = 0, None
+        while kind is not None and self._changes:
+            container, key, value = self._changes[-1]
             try:
-                function(*args)
+                container[key] = value
             except Exception:
                 pass  # a container that takes nothing back; the rest still goes
-            except BaseException:
-                continue  # interrupted again
-            self._undo.pop()
+            except BaseException as again:  # interrupted
+                interrupt = again
+                attempts += 1
+                if attempts < HOPELESS:
+                    continue
+            self._changes.pop()
+            attempts = 0
+        if interrupt is not None:
+            raise interrupt  # not lost, whatever the first error was

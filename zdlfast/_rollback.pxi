@@ -3,48 +3,60 @@
 # That has to hold when a signal arrives. Its handler, which may raise KeyboardInterrupt, runs
 # between Python's bytecodes; here are none.
 
+cdef enum:
+    # A container that is written in Python may be interrupted by signals while it takes a value
+    # back, again and again, and each time that is repeated. But no signals come so often: then
+    # it is the container itself that raises, always, and without a limit nothing would end it.
+    HOPELESS = 100000       # attempts, which take less than a second
+
+
 cdef class Rollback:
-    """Undoes, at the end of a ``with`` block that raised, what was done in it.
+    """Puts back, at the end of a ``with`` block that raised, what was changed in it.
 
     Examples
     --------
     >>> values = {"x": 1.0}
     >>> with Rollback() as rollback:                    # doctest: +SKIP
-    ...     rollback.add(setitem, values, "x", 1.0)
+    ...     rollback.add(values, "x", 1.0)
     ...     values["x"] = 2.0
     ...     raise ValueError                            # values["x"] is 1.0 again
     """
 
-    cdef list undo
+    cdef list changes
 
     def __cinit__(self):
-        self.undo = []
+        self.changes = []
 
-    def add(self, function, *args):
-        """Note a function and its arguments that would undo what is done next.
-
-        It has to be a function of C for nothing to come between.
-        """
-        self.undo.append((function, args))     # as they are called: that takes no memory
+    def add(self, container, key, value):
+        """Note the value that ``container[key]`` has before it is changed."""
+        self.changes.append((container, key, value))
 
     def finish(self, function, *args):
         """Call what does the rest: whole, or it raises and nothing of it was done."""
         function(*args)
-        self.undo.clear()
+        self.changes.clear()
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, trace):
+        cdef tuple change
+        cdef int attempts = 0
+        cdef object interrupt = None
         if kind is None:
             return
-        cdef tuple call
-        while self.undo:
-            call = <tuple>self.undo[len(self.undo) - 1]
+        while self.changes:
+            change = <tuple>self.changes[len(self.changes) - 1]
             try:
-                PyObject_Call(<object>call[0], <tuple>call[1], NULL)
+                PyObject_SetItem(<object>change[0], <object>change[1], <object>change[2])
             except Exception:
                 pass        # a container that takes nothing back; the rest still goes
-            except BaseException:
-                continue    # interrupted again, in a container that is written in Python
-            self.undo.pop()
+            except BaseException as again:
+                interrupt = again
+                attempts += 1
+                if attempts < HOPELESS:
+                    continue
+            self.changes.pop()
+            attempts = 0
+        if interrupt is not None:
+            raise interrupt     # not lost, whatever the first error was

@@ -5,7 +5,7 @@ Base class, drop-in, files, tests, benchmark and documents walk it.
 
 import importlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # What an option has to stay below; none may be negative.
@@ -25,8 +25,15 @@ class Rule:
     slots: tuple[str, ...] = ()
     #: The attribute that counts steps.
     counter: str | None = None
-    #: The attributes that hold further state: one float for all parameters.
-    numbers: tuple[str, ...] = ()
+    #: The attributes that hold further state, one float for all parameters; each with the
+    #: options that it depends on, which are therefore the same for all parameters.
+    numbers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Whether its loop does decoupled weight decay itself, as its last option, because that is no
+    #: factor of the parameter before the step.
+    own_decay: bool = False
+    #: The attributes that are True or False, saved like options; each with the slots that it adds
+    #: to those of the rule, and then its loop has the attribute's name behind its own.
+    flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
     #: Whether ``common.optimizer`` of the book has it.
     book: bool = True
 
@@ -51,7 +58,11 @@ class Rule:
         return getattr(importlib.import_module("zdlfast.reference"), self.name)
 
 
-#: By name, in the book's order.
+_MEANS = {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION}
+_ADAM = {**_MEANS, "eps": UNBOUNDED}
+_BOUND = {**_MEANS, "final_lr": UNBOUNDED, "gamma": FRACTION, "eps": UNBOUNDED}
+
+#: By name: the book's in its order, then others.
 RULES = {
     rule.name: rule
     for rule in (
@@ -60,11 +71,49 @@ RULES = {
         Rule("Nesterov", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",)),
         Rule("AdaGrad", {"lr": UNBOUNDED, "eps": UNBOUNDED}, ("h",)),
         Rule("RMSprop", {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED}, ("h",)),
+        Rule("Adam", _ADAM, ("m", "v"), "iter"),
+        Rule("NesterovBook2", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",), book=False),
+        Rule("AdamW", _ADAM, ("m", "v"), "iter", flags={"amsgrad": ("v_max",)}, book=False),
+        Rule("AMSGrad", _ADAM, ("m", "v", "v_max"), "iter", book=False),
         Rule(
-            "Adam",
-            {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION, "eps": UNBOUNDED},
+            "NAdam",
+            {**_MEANS, "momentum_decay": UNBOUNDED, "eps": UNBOUNDED},
             ("m", "v"),
             "iter",
+            {"mu_product": ("beta1", "momentum_decay")},
+            book=False,
+        ),
+        Rule("RAdam", _ADAM, ("m", "v"), "iter", book=False),
+        Rule("Adamax", _ADAM, ("m", "u"), "iter", book=False),
+        Rule(
+            "AdaDelta",
+            {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED},
+            ("h", "d"),
+            book=False,
+        ),
+        Rule("AdaBound", _BOUND, ("m", "v"), "iter", {"base_lr": ("lr",)}, book=False),
+        Rule("AMSBound", _BOUND, ("m", "v", "v_max"), "iter", {"base_lr": ("lr",)}, book=False),
+        Rule("AdaBelief", _ADAM, ("m", "s"), "iter", book=False),
+        Rule("Lion", _MEANS, ("m",), book=False),
+        Rule("ADOPT", _ADAM, ("m", "v"), "iter", own_decay=True, book=False),
+        Rule(
+            "ScheduleFreeAdamW",
+            {
+                **_MEANS,
+                "warmup_steps": UNBOUNDED,
+                "r": UNBOUNDED,
+                "weight_lr_power": UNBOUNDED,
+                "eps": UNBOUNDED,
+            },
+            ("d", "v"),
+            "iter",
+            {
+                "weight_sum": ("lr", "warmup_steps", "r", "weight_lr_power"),
+                "lr_max": ("lr", "warmup_steps"),
+            },
+            own_decay=True,
+            flags={"training": ()},
+            book=False,
         ),
     )
 }

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zdlfast._options import OPTIONS
+from zdlfast._saved_options import packed, unpacked
 from zdlfast._validation import is_array
 
 if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
 
-#: Of the dict and of the files. A larger one is of a newer zdlfast.
-FORMAT = 1
+#: Of the dict and of the files. A larger one is of a newer zdlfast. 1 is of zdlfast 0.1, which had
+#: no options of all rules but ``nonfinite``, and counted updates only where the rule does.
+FORMAT = 2
 
 
 def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
@@ -21,9 +24,12 @@ def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
     content: dict[str, Any] = {
         "format": FORMAT,
         "class": type(optimizer).__name__,
-        "options": {name: getattr(optimizer, name) for name in _options(optimizer)},
+        "options": {
+            name: packed(name, getattr(optimizer, name))
+            for name in (*optimizer._options, *optimizer._flags, *OPTIONS)
+        },
     }
-    for name in (*_counter(optimizer), *optimizer._numbers):
+    for name in (_counter(optimizer), *optimizer._numbers):
         content[name] = getattr(optimizer, name)
     take = np.array if copies else np.asarray
     state: dict[str, Any] = {}
@@ -51,27 +57,36 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     check_format(content["format"])
     if content.get("class") != name:
         raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
-    counter, numbers, options = _counter(optimizer), optimizer._numbers, _options(optimizer)
-    _compare_keys(
-        "the state", content, ["format", "class", "options", *counter, *numbers, "state"]
+    counter, numbers, options = _counter(optimizer), optimizer._numbers, OPTIONS
+    if content["format"] == 1:
+        content = {counter: 0, **content}
+        options = ("nonfinite",)
+    compare_keys("the state", content, ["format", "class", "options", counter, *numbers, "state"])
+    compare_keys(
+        "the dict of options",
+        content["options"],
+        [*optimizer._options, *optimizer._flags, *options],
     )
-    _compare_keys("the dict of options", content["options"], options)
-    _compare_keys("the dict of arrays", content["state"], optimizer._slots)
     # A copy of the optimizer checks what is assigned to it.
     checked = type(optimizer).__new__(type(optimizer))
-    for option in options:
-        setattr(checked, option, content["options"][option])
-    for attribute in counter:
-        setattr(checked, attribute, content[attribute])
+    for option in OPTIONS:
+        setattr(checked, option, getattr(type(optimizer), option))
+    for option, value in content["options"].items():
+        setattr(checked, option, unpacked(option, value, getattr(optimizer, option)))
+    for flag in optimizer._flags:
+        optimizer._check_flag(flag, getattr(checked, flag))
+    setattr(checked, counter, content[counter])
     for attribute in numbers:
         setattr(checked, attribute, _number(attribute, content[attribute]))
-    slots = {slot: _container(slot, content["state"][slot], copies) for slot in optimizer._slots}
+    compare_keys("the dict of arrays", content["state"], checked._slots)
+    slots = {slot: _container(slot, content["state"][slot], copies) for slot in checked._slots}
     _check_slots_agree(slots)
     for slot, container in slots.items():
         _check_same(slot, container, getattr(optimizer, slot, None))
         setattr(checked, slot, container)
     # At once, whatever signals arrive.
     vars(optimizer).update(vars(checked))
+    optimizer._updates = checked._updates
     optimizer._was_loaded()
 
 
@@ -80,6 +95,8 @@ def snapshot(optimizer: "Optimizer", getstate: Callable[[], Any]) -> Any:
     state = getstate()
     attributes, slots = state if isinstance(state, tuple) else (state, None)
     attributes = dict(attributes or {})
+    if optimizer._counter is None:
+        slots = {**(slots or {}), "_updates": optimizer.updates}
     copies: dict[int, Any] = {}
     for slot in optimizer._slots:
         held = attributes.get(slot)
@@ -104,15 +121,11 @@ def check_format(version: Any) -> None:
         )
 
 
-def _counter(optimizer: "Optimizer") -> tuple[str, ...]:
-    return (optimizer._counter,) if optimizer._counter else ()
+def _counter(optimizer: "Optimizer") -> str:
+    return optimizer._counter or "updates"
 
 
-def _options(optimizer: "Optimizer") -> list[str]:
-    return [*optimizer._options, "nonfinite"]
-
-
-def _compare_keys(what: str, found: Any, expected: Any) -> None:
+def compare_keys(what: str, found: Any, expected: Any) -> None:
     if not isinstance(found, Mapping):
         raise TypeError(f"{what} must be a dict, got {type(found).__name__}")
     for key in expected:

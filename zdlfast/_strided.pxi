@@ -21,7 +21,14 @@ cdef struct Strides:
     bint[MAX_ARRAYS] swapped        # has the other byte order
 
 
-cdef Strides *make_strides(PyArrayObject **arrays, int count) except NULL:
+cdef Strides *make_strides(PyArrayObject **arrays, int count, bint as_it_lies) except NULL:
+    """Prepare to iterate over arrays of one shape.
+
+    Parameters
+    ----------
+    as_it_lies : bool
+        In the order in which the first array lies in memory; else in that of its elements (C).
+    """
     cdef PyArrayObject *param = arrays[0]
     cdef int ndim = PyArray_NDIM(param), axis, other, i
     cdef int[MAX_DIMS] order
@@ -29,11 +36,15 @@ cdef Strides *make_strides(PyArrayObject **arrays, int count) except NULL:
     cdef Strides *of = <Strides *>malloc(sizeof(Strides))
     if of == NULL:
         raise MemoryError("no memory to iterate over a strided array")
-    # The parameter's axes, longest stride first: an insertion sort of a few numbers.
+    # The first one's axes, longest stride first: an insertion sort of a few numbers.
     for axis in range(ndim):
         stride = PyArray_STRIDE(param, axis)
         other = axis
-        while other > 0 and llabs(PyArray_STRIDE(param, order[other - 1])) < llabs(stride):
+        while (
+            as_it_lies
+            and other > 0
+            and llabs(PyArray_STRIDE(param, order[other - 1])) < llabs(stride)
+        ):
             order[other] = order[other - 1]
             other -= 1
         order[other] = axis

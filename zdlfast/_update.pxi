@@ -17,13 +17,21 @@ cdef class Kernel:
         the rule takes them.
     counter : str, optional
         The optimizer's attribute that counts steps.
+    numbers : tuple of str
+        The optimizer's attributes that hold further state, as the rule takes it.
+    own_decay : bool
+        Whether the rule's last option is decoupled weight decay, which it does itself.
     """
 
     cdef int row
-    cdef readonly tuple options, slots
+    cdef int lr             # the place of the learning rate among the options, or -1
+    cdef readonly tuple options, slots, numbers
     cdef readonly str counter
 
-    def __init__(self, str rule, tuple options, tuple slots, str counter=None):
+    def __init__(
+        self, str rule, tuple options, tuple slots, str counter=None, tuple numbers=(),
+        bint own_decay=False,
+    ):
         cdef bytes name = rule.encode()
         if table == NULL:
             raise RuntimeError(
@@ -34,29 +42,67 @@ cdef class Kernel:
             self.row += 1
         if table[self.row].name == NULL:
             raise ValueError(f"the kernels have no rule {rule!r}")
-        if table[self.row].options > MAX_OPTIONS or table[self.row].slots > MAX_SLOTS:
-            raise ValueError(f"rule {rule!r} has more options or slots than _kernels.pxd allows")
-        if (table[self.row].options, table[self.row].slots) != (len(options), len(slots)):
+        takes = (table[self.row].options, table[self.row].slots, table[self.row].numbers)
+        if takes[0] > MAX_OPTIONS or takes[1] > MAX_SLOTS or takes[2] > MAX_NUMBERS:
             raise ValueError(
-                f"rule {rule!r} takes {table[self.row].options} options and "
-                f"{table[self.row].slots} slots, got {options} and {slots}"
+                f"rule {rule!r} has more options, slots or numbers than _kernels.pxd allows"
+            )
+        if takes != (len(options) + own_decay, len(slots), len(numbers)):
+            raise ValueError(
+                f"rule {rule!r} takes {takes} options, slots and numbers, got {options}, {slots} "
+                f"and {numbers}"
             )
         self.options, self.slots, self.counter = options, slots, counter
+        self.numbers, self.lr = numbers, options.index("lr") if "lr" in options else -1
+
+
+# What `LastUpdate` tells, from a road that makes no objects.
+cdef struct Done:
+    int what
+    double lr, norm, rate
+    bint has_norm
+
+cdef enum:
+    NOTHING
+    APPLIED
+    SKIPPED
 
 
 cdef class OnKernels(Locked):
     """The base of the optimizers on kernels."""
 
     cdef Kernel kernel
+    cdef Groups groups
     cdef bint loaded        # its state lies anywhere, not beside the parameters
+    cdef Done coming
+    cdef Done done
+    cdef object done_key    # the first with a gradient that is not finite
 
     def __cinit__(self, *args, **kwargs):
         self.kernel = type(self)._kernel
-        self.loaded = False
+        self.groups = Groups()
+
+    def _use(self, Kernel kernel):
+        """Take another variant of the rule."""
+        self.kernel, self.groups.known = kernel, False
 
     def _was_loaded(self):
-        """Have the next update look where the state lies."""
-        self.loaded = True
+        """Have the next update look where the state lies, and what the options are."""
+        self.loaded, self.groups.known = True, False
+
+    def _options_changed(self):
+        """Have the next update look what the options are."""
+        self.groups.known = False
+
+    @property
+    def last(self):
+        """What the last update did: a `LastUpdate`, or None before the first one."""
+        if self.done.what == NOTHING:
+            return None
+        return self._last_update(
+            self.done.what == APPLIED, self.done.lr,
+            self.done.norm if self.done.has_norm else None, self.done.rate, self.done_key,
+        )
 
     def update(self, params, grads):
         """Take one step: change every parameter by its gradient.
@@ -66,8 +112,8 @@ cdef class OnKernels(Locked):
         acquire(self, True)
         try:
             batch = self.update_by_kernels(params, grads)
-            if batch is None:
-                return None
+            if batch is None or batch is False:
+                return batch
             return self._update_rest(params, grads, batch)
         finally:
             zdl_lock_release(&self.lock)
@@ -75,38 +121,39 @@ cdef class OnKernels(Locked):
     cdef object update_by_kernels(self, params, grads):
         """Do a whole update, if kernels take all of it.
 
-        Else return the entries, in a `Batch`; or NotImplemented if Python has to look them up.
-        Nothing has changed then.
+        Return None, or False if it was skipped. Else return the entries, in a `Batch`; or
+        NotImplemented if Python has to look them up. Nothing has changed then.
         """
         cdef const Rule *rule = &table[self.kernel.row]
-        cdef double[MAX_SCALARS] scalars
+        cdef double[MAX_NUMBERS] numbers
         cdef dict attributes = PyObject_GenericGetDict(self, NULL)
         cdef PyObject *containers[MAX_ARRAYS]
         cdef PyObject *found
         cdef Py_ssize_t at = 0, size, ready = 0
-        cdef bint by_key = is_dict(<PyObject *>params), fresh = False, propagate
+        cdef bint by_key = is_dict(<PyObject *>params), fresh = False
         cdef Entry[FEW] few
         cdef Entry *entries = few
         cdef Batch batch
-        cdef object step = self.next_step(attributes, &at, scalars)
+        cdef object step
         cdef int i, gathered
+        if not self.groups.known:
+            self._check_ready()
+            self.groups.learn(self, self.kernel.options, ())
+        step = self.next_step(attributes, &at, numbers)
         if step is NotImplemented:
             return NotImplemented
         containers[0], containers[1] = <PyObject *>params, <PyObject *>grads
         for i in range(rule.slots):
-            found = containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
-            fresh = fresh or found == Py_None
-        found = look_up(attributes, "nonfinite", &at)
-        if found == NULL or not is_str(found):
-            return NotImplemented
-        propagate = <object>found == "propagate"
+            containers[2 + i] = look_up(attributes, <str>self.kernel.slots[i], &at)
         for i in range(2 + rule.slots):
-            if i > 1 and fresh:
-                containers[i] = NULL
+            if i > 1 and containers[i] == Py_None:
+                fresh = True
             elif containers[i] == NULL or not (
                 is_dict(containers[i]) if by_key else is_list(containers[i])
             ):
                 return NotImplemented
+        for i in range(2, 2 + rule.slots if fresh else 2):
+            containers[i] = NULL
         size = len(params)
         if size > FEW:
             entries = <Entry *>malloc(size * sizeof(Entry))
@@ -115,17 +162,22 @@ cdef class OnKernels(Locked):
         try:
             if by_key:
                 gathered = gather_dicts(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars)
+                    entries, &ready, containers, size, 2 + rule.slots, self.groups)
             else:
                 gathered = gather_lists(
-                    entries, &ready, containers, size, 2 + rule.slots, scalars)
+                    entries, &ready, containers, size, 2 + rule.slots, self.groups)
             if gathered == IRREGULAR:
                 return NotImplemented
-            if gathered == ALL_USUAL and propagate and not fresh and not self.loaded:
+            if gathered == ALL_USUAL and not fresh and not self.loaded:
+                if self.groups.asks() and self.refuses(entries, ready):
+                    return False
                 run(entries, ready, rule.loop)
+                # Past the checks of __setattr__, which cost more than a small update.
                 if step is not None:
-                    # Past the checks of __setattr__, which cost more than a small update.
                     attributes[self.kernel.counter] = step
+                for i in range(rule.numbers):
+                    attributes[self.kernel.numbers[i]] = numbers[i]
+                self.was_applied()
                 return None
             # To make an object may collect garbage, whose finalizers are Python code.
             hold(entries, ready)
@@ -133,8 +185,10 @@ cdef class OnKernels(Locked):
                 Py_XINCREF(containers[i])
             try:
                 batch = Batch.__new__(Batch)
-                batch.adopt(self, by_key, containers, entries, ready, scalars, step)
-                ready = 0       # these are the batch's now
+                batch.adopt(
+                    self, by_key, containers, entries, ready, entries != few, numbers, step
+                )
+                ready, entries = 0, few         # these are the batch's now
             finally:
                 for i in range(2, 2 + rule.slots):
                     Py_XDECREF(containers[i])
@@ -144,13 +198,15 @@ cdef class OnKernels(Locked):
             if entries != few:
                 free(entries)
         batch.make_state()
-        if propagate and not batch.has_odd():
-            batch.finish([])
-            return None
-        return batch
+        if batch.has_odd():
+            return batch
+        if batch.refused():
+            return False
+        batch.finish([])
+        return None
 
-    cdef object next_step(self, dict attributes, Py_ssize_t *at, double *scalars):
-        """Compute the scalars of the coming step; return its count, if steps are counted.
+    cdef object next_step(self, dict attributes, Py_ssize_t *at, double *numbers):
+        """Compute what is of the coming step; return its count, if steps are counted.
 
         NotImplemented if the options are not all floats, or the count is no number that fits.
         """
@@ -160,11 +216,16 @@ cdef class OnKernels(Locked):
         cdef object step = None
         cdef double t = 0.0
         cdef int i
-        for i in range(rule.options):
+        for i in range(rule.options - self.groups.own_decay):
             found = look_up(attributes, <str>self.kernel.options[i], at)
-            if found == NULL or not is_float(found):
+            if found == NULL:
                 return NotImplemented
-            options[i] = PyFloat_AsDouble(found)
+            if is_float(found):
+                options[i] = PyFloat_AsDouble(found)
+            elif i == self.kernel.lr:
+                options[i] = self._lr_now()     # a schedule
+            else:
+                return NotImplemented
         if self.kernel.counter is not None:
             found = look_up(attributes, self.kernel.counter, at)
             if found == NULL or not is_int(found):
@@ -174,17 +235,51 @@ cdef class OnKernels(Locked):
             if t == -1.0:
                 PyErr_Clear()
                 return NotImplemented
-        fill_scalars(rule, options, t, scalars)
+        for i in range(rule.numbers):
+            found = look_up(attributes, <str>self.kernel.numbers[i], at)
+            if found == NULL or not is_float(found):
+                return NotImplemented
+            numbers[i] = PyFloat_AsDouble(found)
+        self.prepare(options, t, numbers)
         return step
 
+    cdef int prepare(self, const double *options, double t, double *numbers) except -1:
+        """Compute the numbers of step `t`."""
+        cdef Kernel kernel = self.kernel
+        self.groups.fill(self, &table[kernel.row], options, kernel.lr, t, numbers)
+        self.coming.what, self.coming.has_norm, self.coming.rate = APPLIED, False, 1.0
+        self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
+        return 0
 
-cdef inline void fill_scalars(
-    const Rule *rule, const double *options, double t, double *scalars
-) noexcept nogil:
-    """All scalars of step `t`: nothing is scaled, and the rule's own."""
-    scalars[G_SCALE] = scalars[P_DECAY] = 1.0
-    scalars[FLUSH] = 0.0
-    rule.scalars(options, t, NULL, scalars + FIRST_SCALAR)
+    cdef bint refuses(self, Entry *entries, Py_ssize_t count) except -1:
+        """Read all gradients; scale them by their norm, or skip the update, or raise."""
+        cdef Reading reading
+        self.coming.has_norm = self.groups.clip_norm != INFINITY
+        read_gradients(entries, count, self.coming.has_norm, &reading)
+        self.coming.norm = reading.norm
+        if self.coming.has_norm:
+            # As in book 2, common/util.py.
+            self.coming.rate = self.groups.clip_norm / (reading.norm + 1e-6)
+            if self.coming.rate < 1.0:
+                self.groups.scale(self.coming.rate)
+            else:
+                self.coming.rate = 1.0
+        self.done_key = None
+        if reading.nonfinite >= 0:
+            self.done_key = key_of(&entries[reading.nonfinite], reading.nonfinite)
+            if self.groups.nonfinite == RAISE:
+                raise FloatingPointError(
+                    f"grads[{self.done_key!r}] holds NaN or infinity, expected finite numbers"
+                )
+            if self.groups.nonfinite == SKIP:
+                self.done = self.coming
+                self.done.what, self.done.rate = SKIPPED, 1.0
+                return True
+        return False
+
+    cdef void was_applied(self) noexcept:
+        self.done = self.coming
+        self._updates += 1
 
 
 cdef inline PyObject *look_up(dict attributes, str name, Py_ssize_t *at) except? NULL:
@@ -207,7 +302,7 @@ cdef enum:
 
 cdef int gather_lists(
     Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
-    const double *scalars,
+    Groups groups,
 ) except -1:
     cdef Py_ssize_t[MAX_ARRAYS] sizes
     cdef Entry *entry
@@ -225,18 +320,17 @@ cdef int gather_lists(
             entry.values[i] = NULL
             if ready[0] < sizes[i]:
                 entry.values[i] = PyList_GetItem(containers[i], ready[0])
-        add_entry(entry, count, scalars)
+        if not add_entry(entry, count, groups, ready[0]):
+            return IRREGULAR
         # In a list, a frozen entry has state too.
-        usual = usual and (entry.road == USUAL or (
-            entry.road == FROZEN and entry.values[count - 1] != NULL
-        ))
+        usual = usual and (entry.road == USUAL or (entry.road == FROZEN and has_state(entry)))
         ready[0] += 1
     return ALL_USUAL if usual else NOT_ALL_USUAL
 
 
 cdef int gather_dicts(
     Entry *entries, Py_ssize_t *ready, PyObject **containers, Py_ssize_t size, int count,
-    const double *scalars,
+    Groups groups,
 ) except -1:
     cdef Py_ssize_t[MAX_ARRAYS] position
     cdef Entry *entry
@@ -263,22 +357,29 @@ cdef int gather_dicts(
                     entry.values[i] = PyDict_GetItemWithError(containers[i], key)
             if entry.values[1] == NULL:
                 return IRREGULAR
-        add_entry(entry, count, scalars)
+        if not add_entry(entry, count, groups, ready[0]):
+            return IRREGULAR
         usual = usual and (entry.road == USUAL or entry.road == FROZEN)
         ready[0] += 1
     return (ALL_USUAL if usual else NOT_ALL_USUAL) if ready[0] == size else IRREGULAR
 
 
-cdef inline int add_entry(Entry *entry, int count, const double *scalars) except -1:
-    classify(entry, count)
-    entry.scalars = scalars
-    if scalars[G_SCALE] != 1.0 or scalars[P_DECAY] != 1.0 or scalars[FLUSH] != 0.0:
-        entry.kind |= SCALED
-    return 0
+cdef inline bint add_entry(
+    Entry *entry, int count, Groups groups, Py_ssize_t place
+) except -1:
+    """Classify an entry; say no if its options were not looked up yet."""
+    entry.group = groups.of(entry.key, place)
+    if entry.group == NULL:
+        return False
+    if entry.group.frozen:
+        entry.count, entry.made, entry.strides, entry.road = count, False, NULL, FROZEN
+    else:
+        classify(entry, count)
+    return True
 
 
 cdef inline bint is_usual(PyObject *key) noexcept:
-    """Whether to look up a key runs no Python code, which could change anything."""
+    """Whether a key can be looked up without running Python code, which could change anything."""
     return is_str(key) or is_int(key)
 
 
@@ -406,7 +507,7 @@ cdef class Batch:
     cdef Entry *entries
     cdef Py_ssize_t size
     cdef int count
-    cdef double[MAX_SCALARS] scalars
+    cdef double[MAX_NUMBERS] numbers
     cdef object step
 
     def __init__(
@@ -422,12 +523,18 @@ cdef class Batch:
         cdef int i
         self.optimizer, self.by_key, self.containers = optimizer, by_key, containers
         self.count = 2 + rule.slots
-        for i in range(rule.options):
-            options[i] = getattr(optimizer, kernel.options[i])
+        if not optimizer.groups.known or optimizer.groups.place_of is not None:
+            optimizer.groups.learn(optimizer, kernel.options, keys)
+        for i in range(rule.options - optimizer.groups.own_decay):
+            options[i] = (
+                optimizer._lr_now() if i == kernel.lr else getattr(optimizer, kernel.options[i])
+            )
         if kernel.counter is not None:
             self.step = getattr(optimizer, kernel.counter) + 1
             t = self.step
-        fill_scalars(rule, options, t, self.scalars)
+        for i in range(rule.numbers):
+            self.numbers[i] = getattr(optimizer, kernel.numbers[i])
+        optimizer.prepare(options, t, self.numbers)
         self.make_room(len(keys))
         for k in range(len(keys)):
             entry = &self.entries[k]
@@ -440,15 +547,14 @@ cdef class Batch:
             entry.count, entry.strides = self.count, NULL
             hold(entry, 1)
             self.size = k + 1
-            add_entry(entry, self.count, self.scalars)
+            add_entry(entry, self.count, optimizer.groups, k)
         self.make_state()
 
     cdef int adopt(
-        self, OnKernels optimizer, bint by_key, PyObject **containers, const Entry *entries,
-        Py_ssize_t size, const double *scalars, object step,
+        self, OnKernels optimizer, bint by_key, PyObject **containers, Entry *entries,
+        Py_ssize_t size, bint allocated, const double *numbers, object step,
     ) except -1:
-        """Take over entries that were gathered, and the references that they hold."""
-        cdef Py_ssize_t k
+        """Take over entries that were gathered, the references that they hold and their memory."""
         cdef int i
         self.optimizer, self.by_key, self.step = optimizer, by_key, step
         self.count = 2 + table[optimizer.kernel.row].slots
@@ -458,11 +564,12 @@ cdef class Batch:
             if containers[i] != NULL:
                 container = <object>containers[i]
             self.containers.append(container)
-        memcpy(self.scalars, scalars, sizeof(self.scalars))
-        self.make_room(size)
-        memcpy(self.entries, entries, size * sizeof(Entry))
-        for k in range(size):
-            self.entries[k].scalars = self.scalars
+        memcpy(self.numbers, numbers, sizeof(self.numbers))
+        if allocated:
+            self.entries = entries
+        else:
+            self.make_room(size)
+            memcpy(self.entries, entries, size * sizeof(Entry))
         self.size = size
         return 0
 
@@ -480,17 +587,19 @@ cdef class Batch:
     cdef int make_state(self) except -1:
         """Make the state that entries for kernels lack; put loaded state beside its parameter."""
         cdef Entry *entry
-        cdef Py_ssize_t k, bytes = 0, used = 0
+        cdef Py_ssize_t k, fresh = 0, bytes = 0, used = 0
         cdef PyObject *room = NULL
         cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
-        check_again(self.entries, self.size)
         for k in range(self.size):
-            if self.entries[k].road == FRESH:
-                bytes += (self.count - 2) * small_bytes(&self.entries[k])
+            entry = &self.entries[k]
+            if entry.road == FRESH:
+                check_again(entry, 1)
+                bytes += (self.count - 2) * small_bytes(entry)
+                fresh += 1
         if bytes > 0:
             room = new_room(bytes)
         try:
-            for k in range(self.size):
+            for k in range(self.size if fresh or move else 0):
                 entry = &self.entries[k]
                 if entry.road == FRESH:
                     self.make_fresh(entry, room, &used)
@@ -499,8 +608,8 @@ cdef class Batch:
         finally:
             Py_XDECREF(room)
         # These last: they run Python code, which may resize arrays.
-        for k in range(self.size):
-            if self.entries[k].road == FROZEN and not self.by_key:
+        for k in range(0 if self.by_key else self.size):
+            if self.entries[k].road == FROZEN:
                 self.make_frozen(&self.entries[k])
         return 0
 
@@ -515,18 +624,18 @@ cdef class Batch:
                 used[0] += bytes
             else:
                 entry.values[i] = zeros_beside(entry)
-        add_entry(entry, self.count, entry.scalars)
+        classify(entry, self.count)
         entry.made = True
         return 0
 
     cdef int make_frozen(self, Entry *entry) except -1:
         """In a list a frozen entry has state too, to keep the place of those behind it."""
-        from zdlfast._entries import zeros_like
+        from zdlfast._entries import frozen_state
 
         cdef int i
         for i in range(2, self.count):
             if entry.values[i] == NULL:
-                zeros = zeros_like(<object>entry.values[0])
+                zeros = frozen_state(<object>entry.values[0])
                 Py_INCREF(<PyObject *>zeros)
                 entry.values[i] = <PyObject *>zeros
                 entry.made = True
@@ -539,6 +648,7 @@ cdef class Batch:
         cdef int i
         if bytes < tuning.align_from or entry.strides != NULL:
             return 0
+        check_again(entry, 1)
         for i in range(2, self.count):
             if not lies_beside(<PyArrayObject *>entry.values[i], param):
                 moved = zeros_beside(entry)
@@ -556,15 +666,19 @@ cdef class Batch:
                 return True
         return False
 
-    def gradients(self) -> list:
-        """The key and the gradient of each entry that is to be updated."""
-        cdef list found = []
-        cdef Py_ssize_t k
-        for k in range(self.size):
-            if self.entries[k].road != FROZEN:
-                grad = <object>self.entries[k].values[1]
-                found.append((self.key(k), grad))
-        return found
+    def refused(self) -> bool:
+        """Read all gradients, if the options ask for it; whether the update is to be skipped."""
+        if not self.optimizer.groups.asks():
+            return False
+        return self.optimizer.refuses(self.entries, self.size)
+
+    def lr(self):
+        """The learning rate of this update, where nothing is overridden; None without one."""
+        return self.optimizer.coming.lr if self.optimizer.kernel.lr >= 0 else None
+
+    def clip_rate(self) -> float:
+        """What the gradients are multiplied by, for their norm not to be too large."""
+        return self.optimizer.coming.rate
 
     def odd(self, bint everything=False) -> list:
         """What NumPy has to update: place, key, parameter, gradient and state of each entry.
@@ -591,11 +705,8 @@ cdef class Batch:
                         held = <object>entry.values[i]
                     state.append(held)
                 value, grad = <object>entry.values[0], <object>entry.values[1]
-                found.append((k, self.key(k), value, grad, tuple(state)))
+                found.append((k, key_of(entry, k), value, grad, tuple(state)))
         return found
-
-    cdef object key(self, Py_ssize_t k):
-        return <object>self.entries[k].key if self.entries[k].key != NULL else k
 
     def order_counts(self) -> bool:
         """Whether an odd entry may share memory with another one."""
@@ -611,36 +722,60 @@ cdef class Batch:
             before and ``state`` now.
         """
         cdef Kernel kernel = self.optimizer.kernel
-        cdef list containers = []
+        cdef list before = [], after = []
         cdef int i
+        for done in odd:
+            self.take_state(done.place, done.held, done.state)
         for i in range(self.count - 2):
-            containers.append(self.with_new_state(i, odd))
-        check_again(self.entries, self.size)
-        run(self.entries, self.size, table[kernel.row].loop)
-        for i in range(self.count - 2):
-            PyObject_GenericSetAttr(self.optimizer, kernel.slots[i], containers[i])
+            after.append((kernel.slots[i], self.with_new_state(i)))
         if kernel.counter is not None:
-            PyObject_GenericSetAttr(self.optimizer, kernel.counter, self.step)
+            after.append((kernel.counter, self.step))
+        for i in range(table[kernel.row].numbers):
+            after.append((kernel.numbers[i], self.numbers[i]))
+        for name, _ in after:
+            before.append((name, getattr(self.optimizer, name)))
+        try:
+            # First: where a class of the user's own has properties of these names, they may raise.
+            for name, value in after:
+                PyObject_GenericSetAttr(self.optimizer, name, value)
+            check_again(self.entries, self.size)
+            run(self.entries, self.size, table[kernel.row].loop)
+        except BaseException:
+            for name, value in before:
+                try:
+                    PyObject_GenericSetAttr(self.optimizer, name, value)
+                except Exception:
+                    pass
+            raise
+        self.optimizer.was_applied()
         self.optimizer.loaded = False
 
-    cdef object with_new_state(self, int i, list odd):
+    cdef int take_state(self, Py_ssize_t place, tuple held, tuple state) except -1:
+        """Put the new state of an odd entry in the place of the old one."""
+        cdef Entry *entry = &self.entries[place]
+        cdef int i
+        for i in range(self.count - 2):
+            if state[i] is not held[i]:
+                Py_XDECREF(entry.values[2 + i])     # not the last one: `held` has it too
+                entry.values[2 + i] = <PyObject *>state[i]
+                Py_INCREF(entry.values[2 + i])
+                entry.made = True
+        return 0
+
+    cdef object with_new_state(self, int i):
         """A slot's container: another one if it has not got all arrays already."""
         cdef Entry *entry
-        cdef dict by_numpy = {}
         cdef Py_ssize_t k
         cdef bint new = False
         container = self.containers[i]
-        for done in odd:
-            if done.state[i] is not done.held[i]:
-                by_numpy[done.place] = done.state[i]
         for k in range(self.size):
             entry = &self.entries[k]
-            if not entry.made and (not by_numpy or k not in by_numpy):
+            if not entry.made:
                 continue
             if not new:
                 new = True
                 container = self.new_container(container)
-            value = by_numpy[k] if k in by_numpy else <object>entry.values[2 + i]
+            value = <object>entry.values[2 + i]
             if self.by_key:
                 container[<object>entry.key] = value
             elif k < len(container):

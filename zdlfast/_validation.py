@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from zdlfast._rules import FRACTION
+from zdlfast._rules import FRACTION, UNBOUNDED
 
 if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
@@ -30,13 +30,16 @@ _NAMES = {
 }
 _HINTS = {
     "betas": "give beta1= and beta2=",
-    "weight_decay": "add weight_decay * params[key] to grads[key] before the update",
+    "maximise": "here it is maximize",
+    "clipnorm": "here it is clip_norm",
+    "max_norm": "here it is clip_norm",
+    "amsgrad": "use zdlfast.AMSGrad",
+    "param_groups": "give overrides= for options of some parameters",
     "momentum": "use zdlfast.Momentum",
     "nesterov": "use zdlfast.Nesterov",
     "params": "pass params to update(params, grads)",
     "step": "call update(params, grads)",
     "zero_grad": "gradients are not accumulated here, so there is nothing to clear",
-    "param_groups": "set the options of the optimizer itself, such as lr",
     "iterations": "the number of updates is iter",
 }
 
@@ -57,7 +60,11 @@ def check_keywords(cls: "type[Optimizer]", keywords: Iterable[str]) -> None:
         return
     for name in keywords:
         if name not in known:
-            raise TypeError(f"{cls.__name__} has no option {name!r}{hint(cls, name)}")
+            refuse_keyword(cls, name)
+
+
+def refuse_keyword(cls: "type[Optimizer]", name: str) -> NoReturn:
+    raise TypeError(f"{cls.__name__} has no option {name!r}{hint(cls, name)}")
 
 
 def refuse_attribute(optimizer: "Optimizer", name: str) -> NoReturn:
@@ -84,6 +91,40 @@ def option(name: str, value: Any, below: float) -> float:
     return number
 
 
+def own_option(what: str, name: str, value: Any, below: float) -> Any:
+    """An option of one rule, which is told as `what`: a number, or a schedule of `lr`."""
+    if name == "lr" and callable(value) and not isinstance(value, type):
+        return value
+    return option(what, value, below)
+
+
+def flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {_brief(value)}")
+    return bool(value)
+
+
+def limit(name: str, value: Any) -> float | None:
+    """What something must not exceed; None for no limit."""
+    if value is None:
+        return None
+    number = option(name, value, UNBOUNDED)
+    if number == 0.0:
+        raise ValueError(f"{name} must be > 0, or None for no limit, got {value!r}")
+    return number
+
+
+def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    if not (isinstance(value, str) and value in choices):
+        raise ValueError(f"{name} must be one of {choices}, got {_brief(value)}")
+    return value
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
 def _shown(value: Any) -> str:
     """A value that is no number: itself if it is short, else what it is."""
     short = value is None or isinstance(value, str | bytes | bool | complex)
@@ -99,6 +140,10 @@ def whole_number(name: str, value: Any) -> int:
     """A count: a whole number from 0 on."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
+    try:
+        float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must fit into a float, got a larger number") from None
     if value < 0:
         raise ValueError(f"{name} must be >= 0, got {value!r}")
     return int(value)
@@ -124,6 +169,23 @@ def looked_up(
     found = _containers(optimizer, params)
     keys, values, gradients = _lookup(params, grads)
     return found, keys, values, gradients, [_state_of(container, keys) for container in found]
+
+
+def with_state(optimizer: "Optimizer", params: Any) -> list[tuple[Any, ...]]:
+    """Key, parameter and state of all that an optimizer has state of, and of what else there is.
+
+    Raises KeyError or IndexError if a parameter is missing.
+    """
+    containers = _containers(optimizer, params)
+    keys = list(range(len(params)) if isinstance(params, list) else params.keys())
+    for container in containers[:1]:
+        known = range(len(container)) if isinstance(container, list) else container or ()
+        for key in known:
+            if key not in keys:
+                kind = IndexError if isinstance(params, list) else KeyError
+                raise kind(f"params has no {key!r}, of which this optimizer has state")
+    state = [_state_of(container, keys) for container in containers]
+    return list(zip(keys, (params[key] for key in keys), *state, strict=True))
 
 
 def _containers(optimizer: "Optimizer", params: Any) -> list[Any]:
@@ -178,8 +240,13 @@ def _state_of(container: Any, keys: list[Any]) -> list[Any]:
 
 def is_array(value: Any) -> bool:
     """Whether a value is an array: NumPy's, or another one that its functions take."""
-    return isinstance(value, np.ndarray) or (
-        hasattr(type(value), "__array_ufunc__") and hasattr(value, "shape")
+    if isinstance(value, np.ndarray):
+        return True
+    # To look for what is not there takes long, so a number is told by its type.
+    return (
+        not isinstance(value, float)
+        and hasattr(type(value), "__array_ufunc__")
+        and hasattr(value, "shape")
     )
 
 
@@ -188,8 +255,8 @@ def is_plain(param: Any) -> bool:
     return type(param) is np.ndarray and param.dtype.kind == "f" and param.flags.writeable
 
 
-def is_like(array: Any, param: np.ndarray) -> bool:
-    return type(array) is np.ndarray and array.dtype is param.dtype and array.shape == param.shape
+def is_like(array: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> bool:
+    return type(array) is np.ndarray and array.dtype is dtype and array.shape == shape
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
@@ -209,8 +276,6 @@ _FLOAT = np.dtype(float)
 
 def param_and_grad(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
     """A parameter and its gradient, both as a rule takes them."""
-    if isinstance(value, float | int) and isinstance(grad, float | int):
-        return value, grad
     name, grad_name = f"params[{key!r}]", f"grads[{key!r}]"
     if isinstance(value, list):
         try:
@@ -242,9 +307,20 @@ def _usable(name: str, value: Any) -> Any:
         return value.view(np.ndarray) if type(value) is np.memmap else value
     if not isinstance(value, np.generic | complex | float | int):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
+    value = fitting(name, value)
     if dtype_of(value).kind not in "biufc":
         raise TypeError(f"{name} must be an array or a number, got {value!r}")
     return value
+
+
+def fitting(name: str, value: Any) -> Any:
+    """A number that NumPy can hold: whole ones of Python's have any size."""
+    if not isinstance(value, int) or -(2**63) <= value < 2**63:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise OverflowError(f"{name} is a whole number that is too large for a float") from None
 
 
 def check_state(name: str, held: Any, param: Any, grad: Any) -> None:
@@ -262,7 +338,8 @@ def check_state(name: str, held: Any, param: Any, grad: Any) -> None:
         dtype, expected = dtype_of(held).newbyteorder("="), fresh.newbyteorder("=")
         if dtype != expected:
             raise TypeError(
-                f"the state {name} has dtype {dtype}, but its parameter has {expected}"
+                f"the state {name} has dtype {dtype}, but its parameter has {expected}: if they "
+                "belong together, cast the state by astype"
             )
     _check_target(name, held, grad)
     _check_target(f"the parameter of the state {name}", param, held)

@@ -6,31 +6,80 @@ into C. Constructor, attributes, checks and documentation are inherited.
 
 from typing import Any, ClassVar
 
-from zdlfast import _entries, reference
 from zdlfast import _validation as validation
+from zdlfast import reference
 from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
+from zdlfast._entries import Entry, make_entry, run
+from zdlfast._groups import Step
 from zdlfast._optimizer import Optimizer
-from zdlfast._rules import RULES
+from zdlfast._rules import RULES, Rule
 
-# In the book's order.
-__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
+# The book's, then others: as in the table of rules.
+__all__ = [  # noqa: RUF022
+    "SGD",
+    "Momentum",
+    "Nesterov",
+    "AdaGrad",
+    "RMSprop",
+    "Adam",
+    "NesterovBook2",
+    "AdamW",
+    "AMSGrad",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "AdaDelta",
+    "AdaBound",
+    "AMSBound",
+    "AdaBelief",
+    "Lion",
+    "ADOPT",
+    "ScheduleFreeAdamW",
+]
+
+
+def _kernel(rule: Rule, flag: str = "") -> Kernel:
+    """The kernel of a rule, or of its variant with a flag."""
+    return Kernel(
+        f"{rule.loop}_{flag}" if flag else rule.loop,
+        tuple(rule.options),
+        rule.slots + rule.flags.get(flag, ()),
+        rule.counter,
+        tuple(rule.numbers),
+        rule.own_decay,
+    )
 
 
 class KernelOptimizer(OnKernels, Optimizer):
     """The base of the optimizers on kernels."""
 
     _kernel: ClassVar[Kernel]
+    _variants: ClassVar[dict[str, Kernel]]  # by the flag that asks for it
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(rule=rule, **kwargs)
         if rule is not None:
-            cls._kernel = Kernel(RULES[rule].loop, tuple(cls._options), cls._slots, cls._counter)
+            cls._kernel = _kernel(RULES[rule])
+            cls._variants = {
+                flag: _kernel(RULES[rule], flag) for flag, slots in cls._flags.items() if slots
+            }
             cls.__doc__ = RULES[rule].twin.__doc__
         elif not {"_rule", "_scalars"}.isdisjoint(vars(cls)):
             raise TypeError(
                 f"{cls.__name__} changes the rule of a compiled optimizer, which would not be "
                 f"noticed: inherit from zdlfast.reference"
             )
+
+    def _flag_changed(self) -> None:
+        self._use(next(
+            (kernel for flag, kernel in self._variants.items() if getattr(self, flag)),
+            self._kernel,
+        ))  # fmt: skip
+
+    def _was_loaded(self) -> None:
+        super()._was_loaded()
+        if self._flags:
+            self._flag_changed()
 
     def _update_rest(self, params: Any, grads: Any, batch: Batch) -> bool | None:
         """Do an update that kernels do not take all of.
@@ -43,22 +92,29 @@ class KernelOptimizer(OnKernels, Optimizer):
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
-        odd = [self._entry(params, *found) for found in batch.odd()]
-        if self.nonfinite != "propagate" and self._refuses(batch.gradients()):
+        found = batch.odd()
+        if not found:
+            if batch.refused():
+                return False
+            batch.finish([])
+            return None
+        step = Step(self, [key for _, key, *_ in found], batch.lr())
+        odd = self._entries(params, found, step)
+        if batch.refused():
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
-        if odd and batch.order_counts():
-            odd = [self._entry(params, *found) for found in batch.odd(True)]
+        if batch.order_counts():
+            odd = self._entries(params, batch.odd(True), step)
+        step.scale(batch.clip_rate())
         with Rollback() as rollback:
-            if odd:
-                _entries.run(self._rule, self._scalars(), odd, params, rollback, copies=True)
+            run(self._rule, odd, params, rollback, copies=True)
             rollback.finish(batch.finish, odd)
         return None
 
-    def _entry(
-        self, params: Any, place: int, key: Any, value: Any, grad: Any, held: tuple[Any, ...]
-    ) -> _entries.Entry:
-        return _entries.make_entry(place, key, value, grad, held, self._slots, params)
+    def _entries(
+        self, params: Any, found: list[tuple[int, Any, Any, Any, Any]], step: Step
+    ) -> list[Entry]:
+        return [make_entry(*entry, self._slots, params, step.group(entry[1])) for entry in found]
 
 
 class SGD(KernelOptimizer, reference.SGD, rule="SGD"):
@@ -82,4 +138,56 @@ class RMSprop(KernelOptimizer, reference.RMSprop, rule="RMSprop"):
 
 
 class Adam(KernelOptimizer, reference.Adam, rule="Adam"):
+    pass
+
+
+class NesterovBook2(KernelOptimizer, reference.NesterovBook2, rule="NesterovBook2"):
+    pass
+
+
+class AdamW(KernelOptimizer, reference.AdamW, rule="AdamW"):
+    pass
+
+
+class AMSGrad(KernelOptimizer, reference.AMSGrad, rule="AMSGrad"):
+    pass
+
+
+class NAdam(KernelOptimizer, reference.NAdam, rule="NAdam"):
+    pass
+
+
+class RAdam(KernelOptimizer, reference.RAdam, rule="RAdam"):
+    pass
+
+
+class Adamax(KernelOptimizer, reference.Adamax, rule="Adamax"):
+    pass
+
+
+class AdaDelta(KernelOptimizer, reference.AdaDelta, rule="AdaDelta"):
+    pass
+
+
+class AdaBound(KernelOptimizer, reference.AdaBound, rule="AdaBound"):
+    pass
+
+
+class AMSBound(KernelOptimizer, reference.AMSBound, rule="AMSBound"):
+    pass
+
+
+class AdaBelief(KernelOptimizer, reference.AdaBelief, rule="AdaBelief"):
+    pass
+
+
+class Lion(KernelOptimizer, reference.Lion, rule="Lion"):
+    pass
+
+
+class ADOPT(KernelOptimizer, reference.ADOPT, rule="ADOPT"):
+    pass
+
+
+class ScheduleFreeAdamW(KernelOptimizer, reference.ScheduleFreeAdamW, rule="ScheduleFreeAdamW"):
     pass

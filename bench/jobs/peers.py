@@ -1,8 +1,6 @@
 """The job ``peers``: Adam at all sizes, by zdlfast and by what else a user would pick."""
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import plots, report
-from bench.libraries import CHECKED_STEPS, LR, PEERS
+from bench.libraries import CHECKED_STEPS, LR, PEERS, start
 from bench.plots import BLUE, ORANGE
 from bench.timing import interleave, median
 from bench.updates import thread_counts
-from bench.worker import Worker, WorkerRun
+from bench.worker import REST, Worker, WorkerRun
 
 HELP = "Adam by torch, DeepSpeed, numba, JAX, thinc, numexpr, NumPy and zdlfast"
 DESCRIPTION = """\
@@ -51,9 +49,6 @@ SECONDS, QUICK_SECONDS = 10.0, 1.0
 OURS, TWIN, LIMIT = "zdlfast", "NumPy", "limit"
 # Arrays of the largest peers: parameter, gradient, state, and what they need in between.
 ARRAYS = 8
-# After a step, OpenMP's threads look out for another one for some milliseconds, and would
-# disturb the next process.
-REST = 0.01
 # Colour and stroke of the picture's lines: implementations of one library share a colour.
 LINES = {
     LIMIT: ("0.45", "--"),
@@ -70,19 +65,6 @@ LINES = {
     "NumPy, out=": (ORANGE, "--"),
     "NumPy": (ORANGE, "-"),
 }
-
-
-def start(name: str, threads: int) -> Worker:
-    """A process that runs one library (`bench.libraries`)."""
-    count = str(threads)
-    names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "NUMEXPR_MAX", "ZDLFAST")
-    env = {f"{name}_NUM_THREADS": count for name in names}
-    # Linux may put both of two OpenMP threads on one CPU, where each waits for the other. This
-    # is not what is to be compared.
-    env["OMP_PROC_BIND"] = "true"
-    # DeepSpeed finds its compiler's helper, ninja, beside Python.
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return Worker(sys.executable, "bench.libraries", name, count, env=env, quiet=True)
 
 
 @dataclass

@@ -13,15 +13,50 @@ whole update is then computed in double precision.)
 Nothing here needs the compiled extension.
 """
 
+from zdlfast.reference.adabelief import AdaBelief
+from zdlfast.reference.adabound import AdaBound
+from zdlfast.reference.adadelta import AdaDelta
 from zdlfast.reference.adagrad import AdaGrad
 from zdlfast.reference.adam import Adam
+from zdlfast.reference.adamax import Adamax
+from zdlfast.reference.adamw import AdamW
+from zdlfast.reference.adopt import ADOPT
+from zdlfast.reference.amsbound import AMSBound
+from zdlfast.reference.amsgrad import AMSGrad
+from zdlfast.reference.ema import EMA
+from zdlfast.reference.lion import Lion
 from zdlfast.reference.momentum import Momentum
+from zdlfast.reference.nadam import NAdam
 from zdlfast.reference.nesterov import Nesterov
+from zdlfast.reference.nesterov_book2 import NesterovBook2
+from zdlfast.reference.radam import RAdam
 from zdlfast.reference.rmsprop import RMSprop
+from zdlfast.reference.schedulefree_adamw import ScheduleFreeAdamW
 from zdlfast.reference.sgd import SGD
 
-# In the book's order.
-__all__ = ["SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"]  # noqa: RUF022
+# The rules: the book's, then others, as in the table of rules. And what goes with them.
+__all__ = [  # noqa: RUF022
+    "SGD",
+    "Momentum",
+    "Nesterov",
+    "AdaGrad",
+    "RMSprop",
+    "Adam",
+    "NesterovBook2",
+    "AdamW",
+    "AMSGrad",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "AdaDelta",
+    "AdaBound",
+    "AMSBound",
+    "AdaBelief",
+    "Lion",
+    "ADOPT",
+    "ScheduleFreeAdamW",
+    "EMA",
+]
 
 # Pickles name the package, in which the pages are.
 for _name in __all__:

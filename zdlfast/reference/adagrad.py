@@ -1,10 +1,11 @@
 """AdaGrad in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options, Rate
 
 
 class AdaGrad(Optimizer, rule="AdaGrad"):
@@ -17,12 +18,13 @@ class AdaGrad(Optimizer, rule="AdaGrad"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -44,13 +46,11 @@ class AdaGrad(Optimizer, rule="AdaGrad"):
     (array([0.5]), array([9.]))
     """
 
-    def __init__(
-        self, lr: float = 0.01, *, eps: float = 1e-7, nonfinite: Nonfinite = "propagate"
-    ) -> None:
+    def __init__(self, lr: Rate = 0.01, *, eps: float = 1e-7, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.eps = eps
         self.h: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.lr, self.eps

@@ -1,11 +1,12 @@
 """Adam in plain NumPy."""
 
 from math import sqrt
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options, Rate
 
 
 class Adam(Optimizer, rule="Adam"):
@@ -21,14 +22,15 @@ class Adam(Optimizer, rule="Adam"):
 
     Parameters
     ----------
-    lr : float, default 0.001
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.001
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     beta1, beta2 : float, default 0.9 and 0.999
         The shares of the two means that survive a step, in [0, 1).
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -61,13 +63,14 @@ class Adam(Optimizer, rule="Adam"):
 
     def __init__(
         self,
-        lr: float = 0.001,
+        lr: Rate = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
         *,
         eps: float = 1e-7,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -75,7 +78,6 @@ class Adam(Optimizer, rule="Adam"):
         self.iter = 0
         self.m: State = None
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         t = self.iter + 1

@@ -1,8 +1,9 @@
 """Momentum in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options, Rate
 
 
 class Momentum(Optimizer, rule="Momentum"):
@@ -15,12 +16,13 @@ class Momentum(Optimizer, rule="Momentum"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     momentum : float, default 0.9
         The share of the velocity that survives a step, in [0, 1).
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -51,13 +53,11 @@ class Momentum(Optimizer, rule="Momentum"):
     (array([0.71]), array([-0.19]))
     """
 
-    def __init__(
-        self, lr: float = 0.01, momentum: float = 0.9, *, nonfinite: Nonfinite = "propagate"
-    ) -> None:
+    def __init__(self, lr: Rate = 0.01, momentum: float = 0.9, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.momentum = momentum
         self.v: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.momentum, self.lr

@@ -1,8 +1,10 @@
 """Nesterov's accelerated gradient in plain NumPy."""
 
-from typing import Any
+import warnings
+from typing import Any, Unpack
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options, Rate
 
 
 class Nesterov(Optimizer, rule="Nesterov"):
@@ -16,12 +18,13 @@ class Nesterov(Optimizer, rule="Nesterov"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     momentum : float, default 0.9
         The share of the velocity that survives a step, in [0, 1).
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -49,13 +52,23 @@ class Nesterov(Optimizer, rule="Nesterov"):
     array([0.81])
     """
 
-    def __init__(
-        self, lr: float = 0.01, momentum: float = 0.9, *, nonfinite: Nonfinite = "propagate"
-    ) -> None:
+    def __init__(self, lr: Rate = 0.01, momentum: float = 0.9, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.momentum = momentum
         self.v: State = None
-        self.nonfinite = nonfinite
+
+    def __setstate__(self, state: Any) -> None:
+        # What the book's own class leaves is a dict, without this option; book 2's has lists.
+        books = isinstance(state, dict) and "nonfinite" not in state
+        if books and isinstance(state.get("v"), list):
+            warnings.warn(
+                "a Nesterov with lists that the book's own class pickled is book 2's: it goes on "
+                "by book 1's rule, which is another one (zdlfast.NesterovBook2 has book 2's)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)
 
     def _scalars(self) -> tuple[float, ...]:
         momentum, lr = self.momentum, self.lr

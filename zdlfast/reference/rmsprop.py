@@ -1,10 +1,11 @@
 """RMSprop in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from zdlfast._optimizer import Nonfinite, Optimizer, State
+from zdlfast._optimizer import Optimizer, State
+from zdlfast._options import Options, Rate
 
 
 class RMSprop(Optimizer, rule="RMSprop"):
@@ -17,14 +18,15 @@ class RMSprop(Optimizer, rule="RMSprop"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
     decay_rate : float, default 0.99
         The share of the mean that survives a step, in [0, 1).
     eps : float, default 1e-7
         Keeps the division finite where no gradient was seen yet. Keyword only.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
@@ -48,17 +50,17 @@ class RMSprop(Optimizer, rule="RMSprop"):
 
     def __init__(
         self,
-        lr: float = 0.01,
+        lr: Rate = 0.01,
         decay_rate: float = 0.99,
         *,
         eps: float = 1e-7,
-        nonfinite: Nonfinite = "propagate",
+        **options: Unpack[Options],
     ) -> None:
+        super().__init__(**options)
         self.lr = lr
         self.decay_rate = decay_rate
         self.eps = eps
         self.h: State = None
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return self.decay_rate, 1 - self.decay_rate, self.lr, self.eps

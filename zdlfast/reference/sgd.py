@@ -1,8 +1,9 @@
 """SGD in plain NumPy."""
 
-from typing import Any
+from typing import Any, Unpack
 
-from zdlfast._optimizer import Nonfinite, Optimizer
+from zdlfast._optimizer import Optimizer
+from zdlfast._options import Options, Rate
 
 
 class SGD(Optimizer, rule="SGD"):
@@ -14,10 +15,11 @@ class SGD(Optimizer, rule="SGD"):
 
     Parameters
     ----------
-    lr : float, default 0.01
-        Learning rate, finite and not negative. May be assigned between updates.
-    nonfinite : {"propagate", "raise", "skip"}
-        What to do if a gradient holds NaN or infinity: see `update`.
+    lr : float or callable, default 0.01
+        Learning rate, finite and not negative, or a schedule of it: see `zdlfast.schedules`.
+        May be assigned between updates.
+    **options
+        Those that every rule takes: see `zdlfast.Optimizer`.
 
     References
     ----------
@@ -32,9 +34,9 @@ class SGD(Optimizer, rule="SGD"):
     array([ 0., -3.])
     """
 
-    def __init__(self, lr: float = 0.01, *, nonfinite: Nonfinite = "propagate") -> None:
+    def __init__(self, lr: Rate = 0.01, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
         self.lr = lr
-        self.nonfinite = nonfinite
 
     def _scalars(self) -> tuple[float, ...]:
         return (self.lr,)

@@ -9,6 +9,7 @@ numbers and arrays, ``describe(result)`` says in a table and in words what was f
 STUDIES = {
     "trajectories": "paths of six optimizers down the valley x²/20 + y²",
     "optimizers": "one network trained by six optimizers from the same initial weights",
+    "modern_optimizers": "every optimizer with a learning rate that the same search found for it",
     "minibatch": "gradient descent on one fixed batch, and on a fresh batch at every step",
     "initialization": "activations and learning with std 1, std 0.01, Xavier and He; and zeros",
     "batchnorm": "with and without batch normalization, over 16 scales of initial weights",

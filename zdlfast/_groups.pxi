@@ -1,0 +1,170 @@
+# What an update does to the entries that have the same options, in numbers. Included by
+# _engine.pyx. zdlfast/_groups.py is the same for NumPy.
+
+cdef enum:
+    PROPAGATE
+    RAISE
+    SKIP
+
+cdef struct Group:
+    # What stays until an option is changed:
+    bint[MAX_OPTIONS] given     # which of the rule's options it overrides,
+    double[MAX_OPTIONS] own     # and with what
+    double weight_decay
+    double clip_value           # infinite for no limit
+    bint decoupled, maximize, flush, frozen
+    # What is of the coming step:
+    double[MAX_SCALARS] scalars
+    double g_scale, decay       # of the gradient before the loop, if it is staged
+    bint staged
+    int variant                 # SCALED, or 0
+
+
+cdef class Groups:
+    """The groups of an optimizer: one, and one more for each combination of overrides."""
+
+    cdef Group *array
+    cdef Group first            # all of them, if nothing is overridden
+    cdef Py_ssize_t count
+    cdef dict place_of          # of a parameter's group, by key; None if there are no overrides
+    cdef list schedules         # by group: its own learning rate, if that is a schedule
+    cdef bint known             # whether all this is what the optimizer's attributes say
+    cdef bint own_decay         # whether the rule does decoupled weight decay itself
+    cdef double clip_norm       # infinite for no limit
+    cdef int nonfinite
+
+    def __cinit__(self):
+        self.array, self.count = &self.first, 1
+
+    def __dealloc__(self):
+        if self.array != &self.first:
+            free(self.array)
+
+    cdef bint asks(self) noexcept:
+        """Whether something has to be known of all gradients before an update."""
+        return self.nonfinite != PROPAGATE or self.clip_norm != INFINITY
+
+    cdef int learn(self, optimizer, tuple names, keys) except -1:
+        """Look at an optimizer's attributes.
+
+        Parameters
+        ----------
+        names : tuple of str
+            The rule's own options.
+        keys : iterable
+            Those of the parameters, so far as they are known.
+        """
+        cdef Group *array = &self.first
+        cdef Py_ssize_t k, count
+        cdef int i
+        overrides = optimizer.overrides
+        options = [{}]
+        if overrides is not None:
+            overrides.resolve(keys)
+            options = overrides.groups
+        count = len(options)
+        if count > 1:
+            array = <Group *>malloc(count * sizeof(Group))
+            if array == NULL:
+                raise MemoryError(f"no memory for {count} groups of options")
+        if self.array != &self.first:
+            free(self.array)
+        self.array, self.count, self.known = array, count, False
+        self.schedules = []
+        for k in range(count):
+            given = options[k]
+            lr = given.get("lr")
+            self.schedules.append(lr if callable(lr) else None)
+            for i in range(len(names)):
+                value = given.get(names[i])
+                array[k].given[i] = value is not None
+                array[k].own[i] = value if isinstance(value, float) else 0.0
+            array[k].weight_decay = given.get("weight_decay", optimizer.weight_decay)
+            array[k].decoupled = given.get("decoupled", optimizer.decoupled)
+            array[k].maximize = given.get("maximize", optimizer.maximize)
+            array[k].flush = given.get("flush_subnormals", optimizer.flush_subnormals)
+            array[k].frozen = given.get("frozen", False)
+            limit = given.get("clip_value", optimizer.clip_value)
+            array[k].clip_value = INFINITY if limit is None else limit
+        self.place_of = None if overrides is None else overrides.group_of
+        limit = optimizer.clip_norm
+        self.own_decay = optimizer._own_decay
+        self.clip_norm = INFINITY if limit is None else limit
+        kinds = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}
+        self.nonfinite = kinds[optimizer.nonfinite]
+        self.known = True
+        return 0
+
+    cdef int fill(
+        self, optimizer, const Rule *rule, const double *options, int lr, double t,
+        double *numbers,
+    ) except -1:
+        """Compute what is of step `t`; `numbers` become those after it."""
+        cdef double[MAX_NUMBERS] of_others
+        cdef Py_ssize_t k
+        for k in range(1, self.count):
+            if self.schedules[k] is not None:
+                self.array[k].own[lr] = optimizer._lr_now(self.schedules[k])
+            memcpy(of_others, numbers, sizeof(of_others))
+            fill_group(&self.array[k], rule, options, lr, self.own_decay, t, of_others)
+        fill_group(self.array, rule, options, lr, self.own_decay, t, numbers)
+        return 0
+
+    cdef void scale(self, double rate) noexcept:
+        """Multiply all gradients by this, too."""
+        cdef Py_ssize_t k
+        for k in range(self.count):
+            if self.array[k].staged:
+                self.array[k].g_scale *= rate
+            else:
+                self.array[k].scalars[G_SCALE] *= rate
+                set_variant(&self.array[k])
+
+    cdef const Group *of(self, PyObject *key, Py_ssize_t place) except? NULL:
+        """The group of the parameter with this key, or at this place of a list.
+
+        NULL if it was not met before.
+        """
+        cdef PyObject *found
+        cdef object index
+        if self.place_of is None:
+            return self.array
+        if key == NULL:
+            index = place
+            key = <PyObject *>index
+        found = PyDict_GetItemWithError(<PyObject *>self.place_of, key)
+        if found == NULL:
+            return NULL
+        return &self.array[<Py_ssize_t><object>found]
+
+
+cdef void fill_group(
+    Group *group, const Rule *rule, const double *options, int lr, bint own_decay, double t,
+    double *numbers,
+) noexcept nogil:
+    cdef double[MAX_OPTIONS] own
+    cdef double *scalars = group.scalars
+    cdef int i, last = rule.options - 1
+    for i in range(rule.options - own_decay):
+        own[i] = group.own[i] if group.given[i] else options[i]
+    if own_decay:
+        own[last] = group.weight_decay if group.decoupled else 0.0
+    rule.scalars(own, t, numbers, scalars + FIRST_SCALAR)
+    scalars[G_SCALE] = -1.0 if group.maximize else 1.0
+    scalars[P_DECAY], scalars[FLUSH] = 1.0, <double>group.flush
+    group.decay = group.weight_decay
+    if group.decoupled and group.decay != 0.0:
+        if not own_decay:
+            scalars[P_DECAY] = 1.0 - own[lr] * group.decay
+        group.decay = 0.0
+    group.staged = group.decay != 0.0 or group.clip_value != INFINITY
+    if group.staged:
+        group.g_scale, scalars[G_SCALE] = scalars[G_SCALE], 1.0
+    set_variant(group)
+
+
+cdef inline void set_variant(Group *group) noexcept nogil:
+    cdef double *scalars = group.scalars
+    group.variant = SCALED if (
+        scalars[G_SCALE] != 1.0 or scalars[P_DECAY] != 1.0 or scalars[FLUSH] != 0.0
+    ) else 0
