@@ -506,8 +506,8 @@ cdef inline void schedulefreeadamw_loop(
         grad = times(g_scale, g[i])
         point = times(p_decay, p[i])
         square = <P>(v[i] + times(rate2, grad * grad - v[i]))
-        step = times(root2, grad) / plus(root(square), eps)
-        step = step + times(weight_decay, point) if decays else step
+        along = times(root2, grad) / plus(root(square), eps)
+        step = along + times(weight_decay, point) if decays else along
         p[i] = <P>(point + times(c, d[i]) - times(lr_y, step))
         difference = <P>(d[i] - times(lr_d, step))
         d[i] = kept(times(rest, difference), flush)
