@@ -268,7 +268,9 @@ def test_squares_are_summed_lane_by_lane_in_double_precision(kernels, rng, n):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-@pytest.mark.parametrize(("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)])
+@pytest.mark.parametrize(
+    ("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)]
+)
 def test_a_staged_gradient_is_scaled_then_clipped_then_decayed(
     kernels, rng, dtypes, g_scale, clip, decay
 ):
