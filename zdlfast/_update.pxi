@@ -76,7 +76,8 @@ cdef class OnKernels(Locked):
     cdef bint loaded        # its state lies anywhere, not beside the parameters
     cdef Done coming
     cdef Done done
-    cdef object done_key    # the first with a gradient that is not finite
+    cdef object coming_key  # the first with a gradient that is not finite
+    cdef object done_key
 
     def __cinit__(self, *args, **kwargs):
         self.kernel = type(self)._kernel
@@ -255,6 +256,7 @@ cdef class OnKernels(Locked):
         cdef Kernel kernel = self.kernel
         self.groups.fill(self, &table[kernel.row], options, kernel.lr, t, numbers)
         self.coming.what, self.coming.has_norm, self.coming.rate = APPLIED, False, 1.0
+        self.coming_key = None
         self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
         return 0
 
@@ -271,21 +273,21 @@ cdef class OnKernels(Locked):
                 self.groups.scale(self.coming.rate)
             else:
                 self.coming.rate = 1.0
-        self.done_key = None
         if reading.nonfinite >= 0:
-            self.done_key = key_of(&entries[reading.nonfinite], reading.nonfinite)
+            key = key_of(&entries[reading.nonfinite], reading.nonfinite)
             if self.groups.nonfinite == RAISE:
                 raise FloatingPointError(
-                    f"grads[{self.done_key!r}] holds NaN or infinity, expected finite numbers"
+                    f"grads[{key!r}] holds NaN or infinity, expected finite numbers"
                 )
+            self.coming_key = key
             if self.groups.nonfinite == SKIP:
-                self.done = self.coming
-                self.done.what, self.done.rate = SKIPPED, 1.0
+                self.coming.what, self.coming.rate = SKIPPED, 1.0
+                self.done, self.done_key = self.coming, self.coming_key
                 return True
         return False
 
     cdef void was_applied(self) noexcept:
-        self.done = self.coming
+        self.done, self.done_key = self.coming, self.coming_key
         self._updates += 1
 
 
