@@ -16,15 +16,16 @@ from typing import Any as _Any
 
 from zdlfast import _old_pickles, _rules  # noqa: F401 - _old_pickles for its effect
 from zdlfast._files import load, save
-from zdlfast._optimizer import Optimizer
+from zdlfast._optimizer import LastUpdate, Optimizer
 from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
 from zdlfast.adapters import patch, patched, unpatch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     *_rules.PUBLIC,
     "EMA",
+    "LastUpdate",
     "Optimizer",
     "build_info",
     "get_num_threads",
