@@ -8,6 +8,7 @@ from types import ModuleType
 from rich.console import Console
 
 from bench import allocator, report
+from bench.internals import replace_unprintable
 from bench.jobs import (
     compare,
     compare_builds,
@@ -51,7 +52,7 @@ PUBLISHED = [
 
 
 def main() -> int:
-    report.replace_unprintable()
+    replace_unprintable()
     options = make_parser().parse_args()
     allocator.keep_memory()
     console = Console(highlight=False)
@@ -79,6 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     # Of all jobs: an option may stand before the job's name or after it.
     parser.set_defaults(main=training.main_job, quick=False, out=Path("bench-results"))
+    parser.set_defaults(float64=False)
     parser.set_defaults(dtype="float64", published=PUBLISHED)
     training.configure(parser)
     jobs = parser.add_subparsers(title="jobs", metavar="JOB")

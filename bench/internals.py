@@ -1,16 +1,28 @@
-"""All that the benchmark takes from inside zdlfast: rules, slots, streaming loops, tuning."""
+"""All that the benchmark takes from inside zdlfast: rules, streaming loops, tuning, output."""
 
 from typing import Any
 
 from zdlfast import _rules
 from zdlfast._engine import Kernel, get_tuning, set_tuning
 from zdlfast._optimizer import Optimizer
+from zdlfast._printable import replace_unprintable
 from zdlfast.optimizers import KernelOptimizer
 
-__all__ = ["RULES", "get_tuning", "set_tuning", "slots", "stream"]
+__all__ = [
+    "BOOK",
+    "RULES",
+    "get_tuning",
+    "replace_unprintable",
+    "set_tuning",
+    "slots",
+    "stream",
+    "twin",
+]
 
 #: The names of the rules for users, which are classes of `zdlfast` and of `zdlfast.reference`.
 RULES: list[str] = list(_rules.PUBLIC)
+#: Those of the book, which most jobs take: the job ``rules`` has all.
+BOOK: list[str] = [name for name, rule in _rules.RULES.items() if rule.book]
 
 
 def slots(rule: str) -> tuple[str, ...]:

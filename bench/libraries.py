@@ -1,4 +1,4 @@
-"""Adam on one float32 array by each library, as a user of that library would write it.
+"""Adam on one array by each library, as a user of that library would write it.
 
 `serve` does so in a process of its own, which `bench.worker` starts.
 """
@@ -87,11 +87,12 @@ def numexpr(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     ne.set_num_threads(threads)
     m, v = np.zeros_like(p), np.zeros_like(p)
     # Arrays, because a Python float would make numexpr compute in double precision.
-    rate1, rate2, eps = (np.float32(x) for x in (1 - BETA1, 1 - BETA2, EPS))
+    scalar = p.dtype.type
+    rate1, rate2, eps = (scalar(x) for x in (1 - BETA1, 1 - BETA2, EPS))
     rates = learning_rates()
 
     def step() -> None:
-        lr = np.float32(next(rates))
+        lr = scalar(next(rates))
         names = {"p": p, "g": g, "m": m, "v": v, "lr": lr, "eps": eps, "r1": rate1, "r2": rate2}
         ne.evaluate("m + r1 * (g - m)", names, out=m)
         ne.evaluate("v + r2 * (g * g - v)", names, out=v)
@@ -100,7 +101,7 @@ def numexpr(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     return Peer(step, lambda: p)
 
 
-def numba(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+def numba(p: np.ndarray, g: np.ndarray, threads: int, fastmath: bool = True) -> Peer:
     from numba import njit, prange
 
     def loop(p, g, m, v, rate1, rate2, lr, eps):  # type: ignore[no-untyped-def]
@@ -110,16 +111,21 @@ def numba(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
             p[i] -= lr * m[i] / (np.sqrt(v[i]) + eps)
 
     # As fast as it gets: no check for a division by zero, and threads only if there are some.
-    kernel = njit(loop, parallel=threads > 1, fastmath=True, error_model="numpy")
+    kernel = njit(loop, parallel=threads > 1, fastmath=fastmath, error_model="numpy")
     m, v = np.zeros_like(p), np.zeros_like(p)
-    rate1, rate2, eps = (np.float32(x) for x in (1 - BETA1, 1 - BETA2, EPS))
+    scalar = p.dtype.type
+    rate1, rate2, eps = (scalar(x) for x in (1 - BETA1, 1 - BETA2, EPS))
     rates = learning_rates()
 
     def step() -> None:
-        lr = np.float32(next(rates))
+        lr = scalar(next(rates))
         kernel(p, g, m, v, rate1, rate2, lr, eps)
 
     return Peer(step, lambda: p)
+
+
+def numba_exact(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    return numba(p, g, threads, fastmath=False)
 
 
 def thinc(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
@@ -157,6 +163,8 @@ def torch_fused(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
 
 
 def deepspeed(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    if p.dtype != np.float32:
+        raise TypeError("only for float32")
     os.environ["DS_ACCELERATOR"] = "cpu"
     import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -175,6 +183,7 @@ def optax(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     import jax
     import optax
 
+    jax.config.update("jax_enable_x64", p.dtype == np.float64)
     rule = optax.adam(LR, b1=BETA1, b2=BETA2, eps=EPS)
 
     @jax.jit(donate_argnums=(0, 1))
@@ -203,6 +212,7 @@ PEERS: dict[str, tuple[Callable[[np.ndarray, np.ndarray, int], Peer], list[str]]
     "torch, foreach": (torch_foreach, ["torch"]),
     "torch, for-loop": (torch_loop, ["torch"]),
     "numba": (numba, ["numba"]),
+    "numba, exact": (numba_exact, ["numba"]),
     "JAX, optax": (optax, ["jax", "optax"]),
     "numexpr": (numexpr, ["numexpr"]),
     "thinc": (thinc, ["thinc"]),
@@ -211,11 +221,11 @@ PEERS: dict[str, tuple[Callable[[np.ndarray, np.ndarray, int], Peer], list[str]]
 }
 
 
-def arrays(elements: int) -> tuple[np.ndarray, np.ndarray]:
+def arrays(elements: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """A parameter and its gradient, the same in every process."""
     rng = np.random.default_rng(8)
-    p = rng.standard_normal(elements, np.float32)
-    return p, rng.standard_normal(elements, np.float32)
+    p = rng.standard_normal(elements, np.float32).astype(dtype, copy=False)
+    return p, rng.standard_normal(elements, np.float32).astype(dtype, copy=False)
 
 
 def start(name: str, threads: int, module: str = "bench.libraries") -> worker.Worker:
@@ -235,7 +245,7 @@ def serve(name: str, threads: str) -> None:
     """Time the steps of one library."""
 
     def prepare(command: dict[str, Any]) -> tuple[dict[str, Run], dict[str, Any]]:
-        peer = PEERS[name][0](*arrays(command["elements"]), int(threads))
+        peer = PEERS[name][0](*arrays(command["elements"], command["dtype"]), int(threads))
         for _ in range(CHECKED_STEPS):
             peer.before()
             peer.step()

@@ -1,11 +1,9 @@
 """What every job leaves behind: progress on the screen, tables, and all figures as JSON."""
 
 import argparse
-import codecs
 import json
 import platform
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -27,23 +25,6 @@ T = TypeVar("T")
 #: Tells the progress bar what comes next.
 Step = Callable[[str], None]
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
-# What may stand for a character that an output cannot show.
-SIMILAR = {"µ": "u", "×": "x", "…": "...", "–": "-"}
-
-
-def replace_unprintable() -> None:
-    """Let no character that the terminal's encoding lacks end a run, and its figures."""
-
-    def similar(error: UnicodeError) -> tuple[str, int]:
-        if not isinstance(error, UnicodeEncodeError):
-            raise error
-        bad = error.object[error.start : error.end]
-        return "".join(SIMILAR.get(character, "?") for character in bad), error.end
-
-    codecs.register_error("similar", similar)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not what a test or a notebook puts there
-            stream.reconfigure(errors="similar")
 
 
 def collect(

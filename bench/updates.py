@@ -166,11 +166,11 @@ def record(result: Result) -> dict[str, Any]:
 
 
 def one_array(sizes: list[int], dtypes: list[str]) -> list[Case]:
-    """Every rule on one array of each size."""
+    """Every rule of the book on one array of each size."""
     return [
         Case(f"{size:,}", rule, dtype, ((size,),))
         for dtype in dtypes
-        for rule in internals.RULES
+        for rule in internals.BOOK
         for size in sizes
     ]
 

@@ -2,11 +2,17 @@
 
 import numpy as np
 import pytest
-from table import RULES
+from table import KINDS, RULES
 
 from zdlfast import _engine
 
 collect_ignore = ["typing_user.py"]  # is for type checkers, and is not run
+
+
+@pytest.fixture
+def rule(request):
+    return request.param
+
 
 EXAMPLES = 1000  # at a time, because Hypothesis remembers them all
 
@@ -17,14 +23,13 @@ def pytest_addoption(parser):
 
 
 def pytest_generate_tests(metafunc):
+    given = str([mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")])
+    if "rule" in metafunc.fixturenames and "rule" not in given:
+        rules = KINDS if metafunc.definition.get_closest_marker("each_kind") else RULES
+        metafunc.parametrize("rule", rules, ids=lambda row: row.name, indirect=True)
     if "thousand" in metafunc.fixturenames:
         thousands = -(-metafunc.config.getoption("examples") // EXAMPLES)
         metafunc.parametrize("thousand", range(thousands))
-
-
-@pytest.fixture(params=RULES, ids=lambda row: row.name)
-def rule(request):
-    return request.param
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

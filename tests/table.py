@@ -63,6 +63,16 @@ class Row:
         return _rules.RULES[self.name].twin
 
     @property
+    def looks_first(self):
+        """Whether the first update leaves all parameters as they are."""
+        return self.name == "ADOPT"
+
+    @property
+    def squares(self):
+        """Whether gradients are squared."""
+        return bool(set(self.slots) & {"h", "s"}) or (len(self.slots) > 1 and "v" in self.slots)
+
+    @property
     def fractions(self):
         """The options that have to lie in [0, 1)."""
         bounds = _rules.RULES[self.name].options
@@ -70,6 +80,27 @@ class Row:
 
 
 RULES = [Row(name, rule.slots, OPTIONS[name]) for name, rule in _rules.RULES.items()]
+
+#: One of each kind: with none to three slots, a step count, further numbers, a decay of its own.
+#: What does not depend on a formula is tested with these.
+KINDS = [
+    row
+    for row in RULES
+    if row.name in ("SGD", "Momentum", "Adam", "AMSGrad", "NAdam", "ScheduleFreeAdamW")
+]
+
+
+def past_the_first(optimizer):
+    """The optimizer: ADOPT as if it had been updated before, so that it will move parameters."""
+    if type(optimizer).__name__ == "ADOPT":
+        optimizer.iter = 1
+    return optimizer
+
+
+def go_on_from(optimizer, other):
+    """Take over the step count and the numbers of another optimizer, and no arrays."""
+    for name in (*type(other)._numbers, *(["iter"] if hasattr(other, "iter") else [])):
+        setattr(optimizer, name, getattr(other, name))
 
 
 def keys_of(container):

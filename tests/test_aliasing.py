@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from table import assert_same_run
 
+pytestmark = pytest.mark.each_kind
+
 
 def train_both(rule, make, steps=3):
     """`make` gives (params, grads) afresh, sharing memory in the same way each time."""

@@ -6,6 +6,8 @@ from table import assert_same_bits, assert_same_run
 
 from zdlfast._entries import make_entry
 
+pytestmark = pytest.mark.each_kind
+
 SHAPES = [(0,), (1,), (7, 5), (0, 3), (3, 4, 5), (30, 1, 5, 5), (600, 33), ()]
 
 

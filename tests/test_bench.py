@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import zdlfast
 from bench import __main__ as command
 from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
-from bench.internals import RULES
+from bench.internals import BOOK, RULES
 from bench.jobs import (
     compare_builds,
     denormals,
@@ -81,7 +81,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     folder = tmp_path / "new" / "folder"
     assert bench(monkeypatch, folder, "--dtype", dtype.name) == 0
     printed = capsys.readouterr().out
-    for name in RULES:
+    for name in BOOK:
         assert name in printed
     assert "equal bit for bit" in printed
     assert dtype.name in printed
@@ -94,7 +94,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     assert {"cpu", "caches", "system", "python", "numpy"} <= saved["machine"].keys()
     assert saved["settings"]["dtype"] == dtype.name
     trainings = [r for r in saved["results"] if r["case"]["name"] == "training"]
-    assert [r["optimizer"] for r in trainings] == list(RULES)
+    assert [r["optimizer"] for r in trainings] == list(BOOK)
     for result in trainings:
         assert result["equal"] is True
         assert len(result["losses"]) == 5
@@ -105,7 +105,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
         assert result["update_ratio"] > 0
     alone = [r for r in saved["results"] if r["case"]["name"] != "training"]
     assert [(r["case"]["rule"], r["case"]["elements"]) for r in alone] == [
-        (name, size) for name in RULES for size in (10, 100)
+        (name, size) for name in BOOK for size in (10, 100)
     ]
     text = (folder / "bench.txt").read_text("utf-8")
     assert saved["machine"]["allocator"] in text
@@ -123,7 +123,7 @@ def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys):
     assert bench(monkeypatch, tmp_path, "training") == 0
     assert "share" in capsys.readouterr().out
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(RULES)
+    assert [r["case"]["name"] for r in saved["results"]] == ["training"] * len(BOOK)
     assert not (tmp_path / "bench.json").exists()
 
 
@@ -134,7 +134,7 @@ def test_it_fails_loudly_if_a_bit_differs(monkeypatch, tmp_path, capsys):
     assert "NOT EQUAL Momentum: the final weights b3 differ in" in printed
     assert "NOT EQUAL Adam" not in printed
     saved = json.loads((tmp_path / "training.json").read_text())
-    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in RULES]
+    assert [r["equal"] for r in saved["results"]] == [name != "Momentum" for name in BOOK]
 
 
 def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
@@ -261,7 +261,7 @@ def test_kernels_times_every_rule_dtype_and_size_against_the_limit(monkeypatch, 
     ] == [
         (dtype, rule, size)
         for dtype in ("float32", "float64")
-        for rule in RULES
+        for rule in BOOK
         for size in (7, 1000)
     ]
     names = {"NumPy"}
@@ -329,7 +329,7 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
     assert bench(monkeypatch, tmp_path, "denormals") == 0
     assert "subnormal" in capsys.readouterr().out
     saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
-    assert len(saved) == 2 * (len(RULES) - 1)  # SGD has no state
+    assert len(saved) == 2 * (len(BOOK) - 1)  # SGD has no state
     assert all(len(r["times"]) == 4 for r in saved)
 
 
@@ -439,6 +439,15 @@ def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, cap
     assert (tmp_path / "peers.png").read_bytes().startswith(PNG)
 
 
+def test_peers_are_compared_in_float64_too(monkeypatch, tmp_path, capsys):
+    some = ["zdlfast", "NumPy"]
+    monkeypatch.setattr(peers, "PEERS", {name: libraries.PEERS[name] for name in some})
+    assert bench(monkeypatch, tmp_path, "peers", "--float64") == 0
+    assert "Adam, float64" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "peers.json").read_text())
+    assert {r["case"]["dtype"] for r in saved["results"]} == {"float64"}
+
+
 def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, capsys):
     ask = peers.Worker.ask
 
@@ -467,7 +476,7 @@ def test_a_peer_with_other_weights_is_told_and_not_timed(monkeypatch, tmp_path, 
 
 
 @pytest.mark.parametrize("name", libraries.PEERS)
-def test_every_installed_peer_takes_the_step_of_the_twin(name):
+def test_every_installed_peer_takes_the_step_of_the_twin(name, dtype):
     if name in ("limit", "DeepSpeed CPUAdam"):  # the one is no optimizer, the other compiles
         pytest.skip("not here")
     module = {"JAX, optax": "optax"}.get(name, name.split(",")[0].lower())
@@ -475,12 +484,12 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name):
         pytest.skip(f"{module} is not installed")
     process = peers.start(name, 1)
     try:
-        weights = process.ask(do="prepare", elements=1000)["weights"]
+        weights = process.ask(do="prepare", elements=1000, dtype=dtype.name)["weights"]
         assert peers.WorkerRun(process, "step").seconds(2) > 0
         assert process.ask(do="drop") == {}
     finally:
         process.end()
-    params, grads = ({"W": array} for array in libraries.arrays(1000))
+    params, grads = ({"W": array} for array in libraries.arrays(1000, dtype.name))
     twin = zdlfast.reference.Adam(lr=libraries.LR, eps=libraries.EPS)
     for _ in range(libraries.CHECKED_STEPS):
         twin.update(params, grads)
@@ -746,9 +755,12 @@ def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, cont
 def machines(monkeypatch, tmp_path):
     """Where the job adds its figures: not this repository's own documents."""
     document = tmp_path / "machines.md"
-    document.write_text("Before.\n<!-- from bench/machines -->\nold\n<!-- end -->\nAfter.\n")
+    document.write_text(
+        "Before.\n<!-- tuning of bench/machines -->\nold\n<!-- end -->\nBetween.\n"
+        "<!-- trainings of bench/machines -->\nold\n<!-- end -->\nAfter.\n"
+    )
     monkeypatch.setattr(machine, "MACHINES", tmp_path / "machines")
-    monkeypatch.setattr(machine, "DOCUMENT", document)
+    monkeypatch.setattr(machine, "DOCUMENTS", [document])
     return document
 
 
@@ -772,14 +784,31 @@ def test_machine_adds_a_file_of_this_cpu_and_a_column(monkeypatch, tmp_path, cap
         assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
     (path,) = machine.MACHINES.iterdir()
     about = json.loads(path.read_text())
-    assert about["cpu"] in machines.read_text()
-    assert "old" not in machines.read_text()
-    assert machines.read_text().startswith("Before.\n")
-    assert machines.read_text().endswith("After.\n")
+    text = machines.read_text()
+    assert machine.title(about) in text
+    assert "old" not in text
+    assert text.startswith("Before.\n")
+    assert "\nBetween.\n" in text
+    assert text.endswith("After.\n")
     for trial in machine.TRIALS:
-        ratios = [r["ratio"] for r in about["ratios"] if r["what"] == trial.name]
+        ratios = [r["ratio"] for r in about["tuning"] if r["what"] == trial.name]
         assert len(ratios) == (0 if trial.threads else len(machine.RULES) * 2)
-        assert ratios == [] or f"{min(ratios):.2f}" in machines.read_text()
+        assert ratios == [] or f"{min(ratios):.2f}" in text
+    assert about["trainings"] == {}
+
+
+def test_machine_adds_the_trainings_that_ran_here(monkeypatch, tmp_path, capsys, machines):
+    assert bench(monkeypatch, tmp_path, "training") == 0
+    (tmp_path / "training.json").rename(tmp_path / "bench.json")
+    assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
+    (path,) = machine.MACHINES.iterdir()
+    assert json.loads(path.read_text())["trainings"].keys() == set(RULES)
+    assert "\n| Adam | " in machines.read_text()
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    saved["machine"]["cpu"] = "another"
+    (tmp_path / "bench.json").write_text(json.dumps(saved))
+    assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
+    assert json.loads(path.read_text())["trainings"] == {}
 
 
 def test_machine_fails_if_a_bit_differs(monkeypatch, tmp_path, capsys, machines):

@@ -84,14 +84,14 @@ def test_the_headline_says_what_the_table_says(readme):
     assert threads in headline
 
 
-def test_the_table_of_machines_has_the_figures_of_their_files():
-    text = (ROOT / "docs/machines.md").read_text("utf-8")
+@pytest.mark.parametrize("document", machine.DOCUMENTS, ids=lambda document: document.name)
+def test_the_table_of_machines_has_the_figures_of_their_files(document):
+    text = document.read_text("utf-8")
     machines = machine.read(machine.MACHINES)
-    assert machines
     assert machine.paste(text, machines) == text
     assert machine.paste(text, []) != text
     for about in machines:
-        assert {trial.name for trial in machine.TRIALS} >= {r["what"] for r in about["ratios"]}
+        assert {trial.name for trial in machine.TRIALS} >= {r["what"] for r in about["tuning"]}
 
 
 def test_both_readmes_have_the_same_content():

@@ -600,7 +600,10 @@ def test_an_optimizer_that_the_books_class_pickled_goes_on(tmp_path, protocol):
     write(tmp_path, {"common/__init__.py": "", "common/optimizer.py": classes})
     write(tmp_path, {"save.py": BOOKS_PICKLE, "resume.py": RESUMED})
     assert run("save.py", protocol, cwd=tmp_path, fast=False).stderr == ""
-    done = run("resume.py", cwd=tmp_path)
-    assert done.stdout == "zdlfast.optimizers\n" * 12, done.stderr
-    done = run("--reference", "resume.py", cwd=tmp_path)
-    assert done.stdout == "zdlfast.reference\n" * 12, done.stderr
+    for option, module in (([], "zdlfast.optimizers"), (["--reference"], "zdlfast.reference")):
+        done = run(*option, "resume.py", cwd=tmp_path)
+        assert done.stdout == f"{module}\n" * 12, done.stderr
+        # Of the one that has lists, and of no other.
+        (warning,) = re.findall("RuntimeWarning: (.*)", done.stderr)
+        assert warning.startswith("a Nesterov with lists that the book's own class pickled is")
+        assert "resume.py:" in done.stderr

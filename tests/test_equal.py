@@ -114,3 +114,27 @@ def test_all_instruction_sets_give_the_same_bits(rule, dtype, rng):
         _engine.use(before)
     for result in results[1:]:
         assert_same_bits(result, results[0])
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_the_options_of_every_rule_give_the_bits_of_numpy(rule, dtype, rng, decoupled):
+    """tests/test_stages.py has each of them alone, with one rule of each kind."""
+    options = {
+        "weight_decay": 0.3,
+        "decoupled": decoupled,
+        "maximize": True,
+        "clip_norm": 9.0,
+        "clip_value": 0.1,
+        "flush_subnormals": True,
+        "overrides": {"b": {"weight_decay": 0.0}},
+    }
+    options = {**rule.options, **options}
+    fast, numpy = rule.fast(**options), rule.numpy(**options)
+    ours = {"W": rng.standard_normal((70, 33)).astype(dtype), "b": np.ones(17, dtype)}
+    theirs = {key: value.copy() for key, value in ours.items()}
+    for _ in range(7):
+        grads = {key: rng.standard_normal(value.shape) for key, value in ours.items()}
+        fast.update(ours, grads)
+        numpy.update(theirs, grads)
+        assert fast.last == numpy.last
+        assert_same_run(fast, numpy, ours, theirs)

@@ -17,6 +17,8 @@ from table import assert_same_bits, assert_same_run, keys_of
 import zdlfast
 from zdlfast import _state, reference
 
+pytestmark = pytest.mark.each_kind
+
 ENDINGS = [".npz", ".safetensors"]
 KILLS = 60
 

@@ -16,6 +16,8 @@ from table import is_same_run, keys_of
 
 import zdlfast
 
+pytestmark = pytest.mark.each_kind
+
 PLACES = 40  # of which the last ones are all tried
 
 

@@ -9,6 +9,8 @@ import pytest
 
 import zdlfast
 
+pytestmark = pytest.mark.each_kind
+
 UPDATES, ROUNDS = 200, 5  # updates in a round
 
 

@@ -10,6 +10,8 @@ from table import assert_same_bits, assert_same_run
 import zdlfast
 from zdlfast.schedules import Cosine, Step
 
+pytestmark = pytest.mark.each_kind
+
 COSINE = Cosine(0.1, steps=20, warmup=3)
 
 

@@ -20,6 +20,8 @@ from waiting import PATIENCE, call, wait_until, waits
 import zdlfast
 from zdlfast import reference
 
+pytestmark = pytest.mark.each_kind
+
 LARGE = 300_000  # elements: an update of so many lets go of the GIL
 
 

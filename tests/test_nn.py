@@ -624,6 +624,16 @@ def test_evaluate_has_to_be_a_pair(evaluate, text, rng):
         trainer.fit(*batch(rng), evaluate=evaluate)
 
 
+def test_samples_and_labels_are_no_generators(rng):
+    trainer = Trainer(dense_network(5, 4, 3, rng=1), zdlfast.SGD(), progress=False)
+    x, t = batch(rng)
+    for pair, text in (((row for row in x), t), "samples"), ((x, iter(t)), "labels"):
+        with pytest.raises(TypeError, match=f"the {text} must be an array, got a "):
+            trainer.fit(x, t, evaluate=pair)
+        with pytest.raises(TypeError, match=f"the {text} must be an array, got a "):
+            trainer.fit(*pair)
+
+
 def test_evaluate_takes_lists_and_labels_that_fit(rng):
     trainer = Trainer(dense_network(5, 4, 3, rng=1), zdlfast.SGD(), epochs=1, progress=False)
     x, t = batch(rng)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from table import assert_same_run
 
+pytestmark = pytest.mark.each_kind
+
 BAD = [np.nan, np.inf, -np.inf]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from table import assert_same_bits
 
+pytestmark = pytest.mark.each_kind
+
 
 class Device:
     """What lies elsewhere: it has a shape, a dtype and operators, and refuses to become NumPy's.

@@ -10,6 +10,8 @@ from table import assert_same_bits, assert_same_run
 import zdlfast
 from zdlfast import reference
 
+pytestmark = pytest.mark.each_kind
+
 
 @pytest.fixture(params=["fast", "numpy"])
 def make(request, rule):

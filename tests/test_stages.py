@@ -8,6 +8,8 @@ from table import assert_same_bits, assert_same_run
 
 import zdlfast
 
+pytestmark = pytest.mark.each_kind
+
 ALL = {
     "weight_decay": 0.3,
     "decoupled": True,
@@ -48,8 +50,13 @@ def copies(params):
     return {key: np.array(value, order="K") for key, value in params.items()}
 
 
+def both(rule, options):
+    options = {**rule.options, **options}
+    return rule.fast(**options), rule.numpy(**options)
+
+
 def assert_equal_training(rule, options, params, gradients):
-    fast, numpy = rule.fast(**rule.options, **options), rule.numpy(**rule.options, **options)
+    fast, numpy = both(rule, options)
     ours, theirs = params, copies(params)
     for grads in gradients:
         assert fast.update(ours, grads) == numpy.update(theirs, grads)
@@ -101,7 +108,7 @@ def test_odd_entries_beside_usual_ones(rule, options, rng):
             "again": rng.standard_normal(70).astype("f4"),
         }
 
-    fast, numpy = rule.fast(**rule.options, **options), rule.numpy(**rule.options, **options)
+    fast, numpy = both(rule, options)
     ours = params()
     theirs = copies(ours) | {"number": ours["number"], "scalar": ours["scalar"]}
     for _ in range(3):
@@ -121,7 +128,7 @@ def test_tied_and_overlapping_parameters(rule, options, rng):
         return {"a": whole[:600], "tied": whole[:600], "overlaps": whole[300:], "own": values[:40]}
 
     values = rng.standard_normal(900)
-    fast, numpy = rule.fast(**rule.options, **options), rule.numpy(**rule.options, **options)
+    fast, numpy = both(rule, options)
     ours, theirs = params(values), params(values)
     for _ in range(3):
         grads = {key: rng.standard_normal(value.shape) for key, value in ours.items()}
@@ -136,7 +143,7 @@ def test_tied_and_overlapping_parameters(rule, options, rng):
 
 
 def steps(make, rule, params, gradients, **options):
-    optimizer = make(**rule.options, **options)
+    optimizer = make(**{**rule.options, **options})
     for grads in gradients:
         optimizer.update(params, grads)
     return params
@@ -194,7 +201,7 @@ def test_clip_value_bounds_each_element(make, rule, training):
 def test_clip_norm_bounds_the_norm_of_all_gradients_by_the_formula_of_book_2(make, rule, training):
     params, gradients = training
     optimizer, expected = make(**rule.options), copies(params)
-    clipping = make(**rule.options, clip_norm=2.0)
+    clipping = make(**{**rule.options, "clip_norm": 2.0})
     for grads in gradients:
         norm = np.sqrt(sum(np.sum(g.astype(float) ** 2) for g in grads.values()))
         clipping.update(params, grads)
@@ -212,7 +219,7 @@ def test_a_norm_below_the_bound_changes_nothing(make, rule, training):
 
 def test_what_is_infinite_makes_nan_of_itself_and_zero_of_the_rest_as_in_book_2(make, rule):
     params = {"x": np.ones(3)}
-    optimizer = make(**rule.options, clip_norm=1.0)
+    optimizer = make(**{**rule.options, "clip_norm": 1.0})
     optimizer.update(params, {"x": np.array([1.0, np.inf, 0.0])})
     assert optimizer.last.norm == np.inf
     assert optimizer.last.clip_rate == 0.0
@@ -222,7 +229,7 @@ def test_what_is_infinite_makes_nan_of_itself_and_zero_of_the_rest_as_in_book_2(
 
 def test_squares_that_overflow_are_no_infinite_gradient(make, rule):
     params, grads = {"x": np.ones(3)}, {"x": np.full(3, 1e200)}
-    optimizer = make(**rule.options, clip_norm=1.0, nonfinite="raise")
+    optimizer = make(**{**rule.options, "clip_norm": 1.0, "nonfinite": "raise"})
     optimizer.update(params, grads)
     assert optimizer.last.nonfinite is None
     assert optimizer.last.norm == np.inf
@@ -234,7 +241,7 @@ def test_state_that_decays_below_the_normal_numbers_becomes_zero(make, rule):
     for dtype in "fd":
         tiny = np.finfo(dtype).smallest_normal
         params = {"x": np.ones(40, dtype)}
-        optimizer = make(**rule.options, flush_subnormals=True)
+        optimizer = make(**{**rule.options, "flush_subnormals": True})
         optimizer.update(params, {"x": np.ones(40, dtype)})
         for slot in rule.slots:
             getattr(optimizer, slot)["x"][...] = tiny * np.linspace(0.5, 2, 40)
@@ -261,7 +268,7 @@ def test_the_norm_is_the_same_at_any_number_of_threads_layout_and_way(rule, rng)
 
 
 def test_last_says_what_was_done(make, rule):
-    optimizer = make(**rule.options, nonfinite="skip", clip_norm=1.0)
+    optimizer = make(**{**rule.options, "nonfinite": "skip", "clip_norm": 1.0})
     assert optimizer.last is None
     params = {"a": np.ones(2), "b": np.ones(2)}
     optimizer.update(params, {"a": np.zeros(2), "b": np.array([3.0, 4.0])})
@@ -278,7 +285,7 @@ def test_last_says_what_was_done(make, rule):
 
 
 def test_an_update_that_raises_is_not_the_last_one(make, rule):
-    optimizer = make(**rule.options, nonfinite="raise")
+    optimizer = make(**{**rule.options, "nonfinite": "raise"})
     params = {"a": np.ones(2)}
     optimizer.update(params, {"a": np.ones(2)})
     last = optimizer.last
@@ -314,13 +321,13 @@ def test_a_wrong_value_is_told_where_it_is_given_and_assigned(make, name, value,
 
 def test_options_are_live_and_shown(make, rule, training):
     params, gradients = training
-    optimizer = make(**rule.options, maximize=True)
+    optimizer = make(**{**rule.options, "maximize": True})
     assert repr(optimizer).endswith("maximize=True)")
     expected = copies(params)
     optimizer.update(params, gradients[0])
     optimizer.maximize = False
     optimizer.update(params, gradients[1])
-    other = make(**rule.options, maximize=True)
+    other = make(**{**rule.options, "maximize": True})
     other.update(expected, gradients[0])
     other.update(expected, {k: -g for k, g in gradients[1].items()})
     assert_same_params(params, expected)

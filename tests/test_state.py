@@ -14,6 +14,8 @@ from table import assert_same_run
 import zdlfast
 from zdlfast import reference
 
+pytestmark = pytest.mark.each_kind
+
 
 def network(rng):
     return {"W": rng.standard_normal((7, 5)), "b": rng.standard_normal(5).astype(np.float32)}

@@ -18,6 +18,8 @@ from waiting import wait_until
 import zdlfast
 from zdlfast import _threads
 
+pytestmark = pytest.mark.each_kind
+
 LARGE = 300_000  # elements: enough for helpers, for every rule and dtype
 
 

@@ -9,6 +9,8 @@ from table import assert_same_bits
 import zdlfast
 from zdlfast import _engine
 
+pytestmark = pytest.mark.each_kind
+
 NEVER = sys.maxsize
 TUNINGS = {
     "prefetching": {"fetch_from": 0},

@@ -34,14 +34,15 @@ def main() -> int:
 
     simds = _engine.available()
     print("\nThe same bits as plain NumPy, on each instruction set of this CPU?")
-    print("  " + " ".join(f"{word:<9}" for word in ("", "", *simds)).rstrip())
+    width = max(map(len, RULES))
+    print("  " + " ".join(f"{word:<9}" for word in (" " * width, "", *simds)).rstrip())
     equal = True
     for rule in PUBLIC.values():
         for dtype in DTYPES:
             different = differing(rule, dtype)
             equal = equal and not different
             words = [
-                rule.name,
+                rule.name.ljust(width),
                 dtype.__name__,
                 *("NO" if s in different else "yes" for s in simds),
             ]

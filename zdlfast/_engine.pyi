@@ -40,6 +40,7 @@ class Kernel:
         slots: tuple[str, ...],
         counter: str | None = None,
         numbers: tuple[str, ...] = (),
+        own_decay: bool = False,
     ) -> None: ...
 
 @disjoint_base

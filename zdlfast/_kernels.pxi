@@ -456,7 +456,8 @@ cdef inline void stream_3_loop(
 cdef void stream_3(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
     if kind == DD:
         stream_3_loop(
-            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4], n)
+            <double *>a[0], <const double *>a[1], <double *>a[2], <double *>a[3], <double *>a[4],
+            n)
     else:
         stream_3_loop(
             <float *>a[0], <const float *>a[1], <float *>a[2], <float *>a[3], <float *>a[4], n)

@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace, console: Console) -> int:
     seconds = QUICK_SECONDS if options.quick else SECONDS
-    rules = [rule for rule in internals.RULES if internals.slots(rule)]
+    rules = [rule for rule in internals.BOOK if internals.slots(rule)]
     results, complete = report.collect(
         console, len(rules) * len(DTYPES), lambda step: measure_all(rules, seconds, step)
     )

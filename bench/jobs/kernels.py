@@ -1,4 +1,4 @@
-"""The job ``kernels``: every rule on one array, of 100 to 50 million elements."""
+"""The job ``kernels``: the book's rules on one array, of 100 to 50 million elements."""
 
 import argparse
 from pathlib import Path
@@ -11,11 +11,11 @@ from bench import plots, report, updates
 from bench.plots import BLUE, LIGHT, ORANGE
 from bench.updates import COLUMNS, NUMPY, ONE_ARRAY, fast, limit
 
-HELP = "each optimizer on one array of 100 to 50 million elements, and the limit of memory"
+HELP = "the book's optimizers on one array of 100 to 50 million elements, and the limit of memory"
 DESCRIPTION = """\
-Update one array by each optimizer: by NumPy, by zdlfast on one thread and on all, and by a
-loop that reads and writes the same number of arrays with next to no arithmetic. That one
-shows how fast this machine can move the memory: its streaming limit.
+Update one array by each of the book's optimizers: by NumPy, by zdlfast on one thread and on
+all, and by a loop that reads and writes the same number of arrays with next to no arithmetic.
+That one shows how fast this machine can move the memory: its streaming limit.
 
 Before anything is timed, weights and state after two steps are compared bit for bit. What is
 compared is timed in turns (A B A B); the table has medians.

@@ -41,12 +41,15 @@ files in DIR:
   machine.txt    the table
 
 With --add, the ratios are put into bench/machines, in a file named after the CPU and the
-instruction set, and into docs/machines.md.
+instruction set, and into docs/machines.md. So are those of the main job, 'python -m bench', if
+its bench.json is in DIR, into the READMEs' table of machines.
 """
 ROOT = Path(__file__).parents[2]
 MACHINES = ROOT / "bench" / "machines"
-DOCUMENT = ROOT / "docs" / "machines.md"
-BLOCK = re.compile(r"(<!-- from bench/machines -->\n).*?(?=<!-- end -->\n)", re.DOTALL)
+DOCUMENTS = [ROOT / "docs" / "machines.md", ROOT / "README.md", ROOT / "README.ja.md"]
+BLOCK = re.compile(
+    r"(<!-- (?P<what>tuning|trainings) of bench/machines -->\n).*?(?=<!-- end -->\n)", re.DOTALL
+)
 
 WITH, WITHOUT = "with", "without"
 DTYPES = ["float32", "float64"]
@@ -177,8 +180,8 @@ def main(options: argparse.Namespace, console: Console) -> int:
         console, different, complete, "All weights and state: equal bit for bit."
     )
     if options.add and status == 0:
-        add(timed)
-        console.print(f"added to {MACHINES} and {DOCUMENT}", markup=False)
+        add(timed, options.out / "bench.json")
+        console.print("added to bench/machines and the documents")
     return status
 
 
@@ -253,19 +256,20 @@ def memory(size: int) -> str:
 # ------------------------------------------------------------------ all machines together
 
 
-def add(results: list[Result]) -> None:
-    """Put the ratios into a file of this CPU, and those of all CPUs into the document."""
+def add(results: list[Result], trainings: Path) -> None:
+    """Put all ratios into a file of this CPU, and those of all CPUs into the documents."""
     about = report.machine()
-    simd = about["zdlfast"]["simd"]
-    record = {
+    simd, threads = about["zdlfast"]["simd"], about["zdlfast"]["threads"]
+    machine = {
         "cpu": about["cpu"],
+        "simd": simd,
+        "threads": threads,
+        "simd_available": about["zdlfast"]["simd_available"],
         "caches": about["caches"],
         "cores": psutil.cpu_count(logical=False),
-        "cpus": psutil.cpu_count(),
-        "simd": simd,
-        "simd_available": about["zdlfast"]["simd_available"],
-        "threads": about["zdlfast"]["threads"],
-        "ratios": [
+        "zdlfast": about["zdlfast"]["version"],
+        "trainings": read_trainings(trainings, about),
+        "tuning": [
             {"what": r.trial.name, "rule": r.rule, "dtype": r.dtype, "bytes": r.size,
              "ratio": round(r.ratio, 3)}
             for r in results
@@ -273,8 +277,24 @@ def add(results: list[Result]) -> None:
     }  # fmt: skip
     name = re.sub(r"\W+", "-", f"{about['cpu']} {simd}".lower()).strip("-")
     MACHINES.mkdir(exist_ok=True)
-    (MACHINES / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    DOCUMENT.write_text(paste(DOCUMENT.read_text("utf-8"), read(MACHINES)), "utf-8")
+    (MACHINES / f"{name}.json").write_text(json.dumps(machine, indent=1) + "\n", "utf-8")
+    for document in DOCUMENTS:
+        document.write_text(paste(document.read_text("utf-8"), read(MACHINES)), "utf-8")
+
+
+def read_trainings(path: Path, about: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The ratios of the main job by optimizer; none if it did not run here like this."""
+    try:
+        saved = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    if (saved["machine"]["cpu"], saved["machine"]["zdlfast"]) != (about["cpu"], about["zdlfast"]):
+        return {}
+    return {
+        r["optimizer"]: {"update": r["update_ratio"], "training": r["training_ratio"]}
+        for r in saved["results"]
+        if r["case"]["name"] == "training"
+    }
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -283,27 +303,53 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def paste(document: str, machines: list[dict[str, Any]]) -> str:
-    """The document with the table of these machines."""
-    return BLOCK.sub(lambda found: found[1] + markdown(machines), document)
+    """The document with its table of these machines."""
+    tables = {"tuning": tuning_table, "trainings": trainings_table}
+
+    def filled(found: re.Match[str]) -> str:
+        what = found["what"]
+        lines = tables[what]([machine for machine in machines if machine[what]])
+        return found[1] + "\n".join(lines) + "\n"
+
+    return BLOCK.sub(filled, document)
 
 
-def markdown(machines: list[dict[str, Any]]) -> str:
-    """A list of the machines, and a table with a column for each."""
-    lines = []
-    for number, about in enumerate(machines, 1):
-        caches = ", ".join(f"{name} {size}" for name, size in about["caches"].items())
-        lines.append(f"{number}. {about['cpu']}, {about['simd']}: {about['cores']} cores, "
-                     f"{report.threads(about['threads'])}, {caches}")  # fmt: skip
-    lines += ["", row("with / without", "used", *(str(i + 1) for i in range(len(machines)))),
-              row("---", "---", *["---:"] * len(machines))]  # fmt: skip
+def title(machine: dict[str, Any]) -> str:
+    cpu = re.sub(r"\((?:R|TM)\)| Processor|, stepping \d+", "", machine["cpu"])
+    return f"{cpu}, {machine['simd']}, {report.threads(machine['threads'])}"
+
+
+def tuning_table(machines: list[dict[str, Any]]) -> list[str]:
+    """A row for each trial, a column for each machine; and what caches they have."""
+    lines = [f"- {title(m)}: {', '.join(f'{k} {v}' for k, v in m['caches'].items())}"
+             for m in machines]  # fmt: skip
+    lines += ["", row("", "used", *map(title, machines)), rule(1, 1 + len(machines))]
     for trial in TRIALS:
         cells = []
-        for about in machines:
-            found = [r["ratio"] for r in about["ratios"] if r["what"] == trial.name]
+        for machine in machines:
+            found = [r["ratio"] for r in machine["tuning"] if r["what"] == trial.name]
             cells.append(span(found) if found else "")
         lines.append(row(trial.name, trial.used, *cells))
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def trainings_table(machines: list[dict[str, Any]]) -> list[str]:
+    """A row for each optimizer, two columns for each machine."""
+    heads = [f"{title(m)}: {what}" for m in machines for what in ("update", "training")]
+    lines = [row("", *heads), rule(1, len(heads))]
+    for optimizer in dict.fromkeys(name for m in machines for name in m["trainings"]):
+        cells = []
+        for machine in machines:
+            ratios = machine["trainings"].get(optimizer, {})
+            cells += [report.ratio(ratio) for ratio in ratios.values()] or ["", ""]
+        lines.append(row(optimizer, *cells))
+    return lines
 
 
 def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def rule(left: int, right: int) -> str:
+    """The line under a table's head: so many columns of text, so many of figures."""
+    return row(*["---"] * left, *["---:"] * right)

@@ -11,12 +11,12 @@ from bench import internals, plots, report
 from bench.plots import BLUE, LIGHT, ORANGE
 from bench.updates import COLUMNS, NUMPY, Case, Layout, Result, run, thread_counts
 
-HELP = "each optimizer on the parameters of real networks, from the book's to GPT-2"
+HELP = "the book's optimizers on the parameters of real networks, from the book's to GPT-2"
 DESCRIPTION = """\
-Update the parameters of real networks, by their true shapes, with each optimizer: the book's
-two fully connected networks, its deep convolutional one, word2vec (CBOW) with a vocabulary of
-10,000, ResNet-50 and GPT-2 small. In float32, by NumPy and by zdlfast, on one thread and on
-all.
+Update the parameters of real networks, by their true shapes, with each of the book's
+optimizers: the book's two fully connected networks, its deep convolutional one, word2vec (CBOW)
+with a vocabulary of 10,000, ResNet-50 and GPT-2 small. In float32, by NumPy and by zdlfast, on
+one thread and on all.
 
 Before anything is timed, weights and state after two steps are compared bit for bit. A network
 that memory is too short for is skipped with a message.
@@ -96,7 +96,7 @@ def make_cases(quick: bool) -> list[Case]:
     cases = [
         Case(name, rule, "float32", shapes)
         for name, shapes in MODELS.items()
-        for rule in internals.RULES
+        for rule in internals.BOOK
     ]
     return [case for case in cases if not quick or case.elements <= QUICK_ELEMENTS]
 

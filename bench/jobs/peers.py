@@ -23,9 +23,9 @@ from bench.worker import REST, Worker, WorkerRun
 
 HELP = "Adam by torch, DeepSpeed, numba, JAX, thinc, numexpr, NumPy and zdlfast"
 DESCRIPTION = """\
-Take the same steps of Adam, on one float32 array, with every library of this kind: torch (its
-for-loop, foreach and fused), DeepSpeed's CPUAdam, numba, JAX with optax (compiled, buffers
-donated), thinc, numexpr, NumPy written by hand with out=, and zdlfast.
+Take the same steps of Adam, on one array, with every library of this kind: torch (its
+for-loop, foreach and fused), DeepSpeed's CPUAdam, numba (with and without fastmath), JAX with
+optax (compiled, buffers donated), thinc, numexpr, NumPy written by hand with out=, and zdlfast.
 
 Each runs in a process of its own, which may use the same CPUs and number of threads; state is
 made and touched, and the weights after two steps are compared, before anything is timed. Then
@@ -58,6 +58,7 @@ LINES = {
     "torch, foreach": ("#d1495b", "--"),
     "torch, for-loop": ("#d1495b", ":"),
     "numba": ("#7b4fc9", "-"),
+    "numba, exact": ("#7b4fc9", "--"),
     "JAX, optax": ("#9a6b00", "-"),
     "numexpr": ("#5d7f1e", "-"),
     "thinc": ("#b5157a", "-"),
@@ -72,6 +73,7 @@ class Result:
 
     elements: int
     threads: int
+    dtype: str
     times: dict[str, list[float]] = field(default_factory=dict)
     differences: dict[str, str] = field(default_factory=dict)
 
@@ -85,7 +87,7 @@ class Result:
     def record(self) -> dict[str, Any]:
         name = f"{self.elements:,} elements, {report.threads(self.threads)}"
         return {
-            "case": {"rule": "Adam", "dtype": "float32", "name": name},
+            "case": {"rule": "Adam", "dtype": self.dtype, "name": name},
             "elements": self.elements,
             "threads": self.threads,
             "equal": not self.differences,
@@ -96,16 +98,23 @@ class Result:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     report.add_options(parser, "three sizes up to 1,000,000 (a fifth of the time)")
+    parser.add_argument(
+        "--float64",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="an array of float64, not float32",
+    )
 
 
 def main(options: argparse.Namespace, console: Console) -> int:
     sizes = QUICK_SIZES if options.quick else SIZES
     seconds = QUICK_SECONDS if options.quick else SECONDS
     counts = thread_counts()
+    dtype = "float64" if options.float64 else "float32"
     results, complete = report.collect(
         console,
         (len(sizes) + 1) * len(PEERS) * len(counts),
-        lambda step: measure_all(sizes, seconds, step, console),
+        lambda step: measure_all(sizes, dtype, seconds, step, console),
     )
     results = [r for r in results if OURS in r.times]
     tables = [
@@ -128,7 +137,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
 
 
 def measure_all(
-    sizes: list[int], seconds: float, step: report.Step, console: Console
+    sizes: list[int], dtype: str, seconds: float, step: report.Step, console: Console
 ) -> Iterator[Result]:
     """Measure all libraries, first on one thread, then on all."""
     told: set[str] = set()
@@ -138,7 +147,7 @@ def measure_all(
             for name in PEERS:
                 step(f"start {name}")
                 processes[name] = start(name, threads)
-                answer = processes[name].ask(do="prepare", elements=sizes[0])
+                answer = processes[name].ask(do="prepare", elements=sizes[0], dtype=dtype)
                 if "error" in answer:
                     processes.pop(name).end()
                     if name not in told:
@@ -146,7 +155,7 @@ def measure_all(
                         console.print(f"{name}: skipped, {why}", markup=False)
                         told.add(name)
             for size in sizes:
-                needed = 4 * size * ARRAYS * len(processes)
+                needed = np.dtype(dtype).itemsize * size * ARRAYS * len(processes)
                 free = psutil.virtual_memory().available
                 if needed > 0.9 * free:
                     console.print(
@@ -154,21 +163,20 @@ def measure_all(
                         f"of memory, {free / 1e9:.1f} GB are free"
                     )
                     continue
-                yield _measure(size, threads, dict(processes), seconds, step)
+                yield _measure(Result(size, threads, dtype), dict(processes), seconds, step)
         finally:
             for process in processes.values():
                 process.end()
 
 
 def _measure(
-    size: int, threads: int, processes: dict[str, Worker], seconds: float, step: report.Step
+    result: Result, processes: dict[str, Worker], seconds: float, step: report.Step
 ) -> Result:
     """Compare the weights; then time, in turns, what has the right ones."""
-    result = Result(size, threads)
-    weights = {}
+    size, weights = result.elements, {}
     for name, process in processes.items():
         step(f"{size:,} elements, {name}")
-        answer = process.ask(do="prepare", elements=size)
+        answer = process.ask(do="prepare", elements=size, dtype=result.dtype)
         if "error" in answer:
             result.differences[name] = f"{size:,} elements: {answer['error']}"
         else:
@@ -188,7 +196,8 @@ def _measure(
 
 def table(results: list[Result]) -> Table:
     """One row per library, one column per size."""
-    title = f"Adam, float32, {report.threads(results[0].threads)} (× zdlfast's time)"
+    first = results[0]
+    title = f"Adam, {first.dtype}, {report.threads(first.threads)} (× zdlfast's time)"
     made = report.make_table(title, ["elements", *(f"{r.elements:,}" for r in results)])
     for name in PEERS:
         if not any(name in r.times for r in results):
@@ -232,7 +241,7 @@ def draw(path: Path, results: list[Result]) -> None:
         ax.set_title(report.threads(count), fontsize=12, loc="left")
     axes[-1, 0].set_xlabel("elements")
     figure.supylabel("in multiples of zdlfast's time (blue numbers)", fontsize=12)
-    plots.set_title(figure, "Adam, float32: one step on one array")
+    plots.set_title(figure, f"Adam, {results[0].dtype}: one step on one array")
     figure.savefig(path)
 
 

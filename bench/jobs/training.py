@@ -28,10 +28,10 @@ from zdlfast import reference
 from zdlfast.datasets import Split, load_digits
 from zdlfast.nn import Normal, Sequential, SoftmaxCrossEntropy, dense_network
 
-HELP = "a whole training with each optimizer, and the share of the update in it"
+HELP = "a whole training with each of the book's optimizers, and the share of the update in it"
 DESCRIPTION = """\
 Train the network of the Adam article (784-200-200-10, batches of 100, lr 0.001) on
-scikit-learn's handwritten digits with each of the optimizers, by plain NumPy and by zdlfast,
+scikit-learn's handwritten digits with each of the book's optimizers, by plain NumPy and zdlfast,
 from the same initial weights and in turns. Check that all losses, final weights and state are
 equal bit for bit, and show what was faster.
 """
@@ -166,7 +166,7 @@ def _run(
 ) -> int:
     steps = QUICK_STEPS if options.quick else STEPS
     results, complete = report.collect(
-        console, steps * len(internals.RULES), lambda step: train_all(options.dtype, steps, step)
+        console, steps * len(internals.BOOK), lambda step: train_all(options.dtype, steps, step)
     )
     tables: list[Table] = []
     pictures: dict[str, Callable[[Path], None]] = {}
@@ -241,10 +241,10 @@ def _from_to(ratios: list[float]) -> str:
 
 
 def train_all(dtype: str, steps: int, step: report.Step) -> Iterator[Result]:
-    """Train with every optimizer, with one BLAS thread: more make the times of a step jump."""
+    """Train with the book's optimizers, on one BLAS thread: more make the times of a step jump."""
     data = load_digits(size=28, one_hot=True, dtype=dtype)
     with threadpool_limits(1):
-        for name in internals.RULES:
+        for name in internals.BOOK:
             yield train(name, data, steps, step)
 
 

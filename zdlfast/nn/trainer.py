@@ -163,6 +163,10 @@ class Trainer:
 
     def _checked(self, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Samples, in the network's dtype, and labels, if they fit to each other and to it."""
+        for what, given in (("samples", x), ("labels", t)):
+            if isinstance(given, Iterator):
+                kind = type(given).__name__
+                raise TypeError(f"Trainer: the {what} must be an array, got a {kind}")
         x, t = np.asarray(x), np.asarray(t)
         if x.ndim == 0 or t.ndim == 0 or len(x) == 0 or len(x) != len(t):
             raise ValueError(

@@ -87,7 +87,7 @@ class AMSBound(AdaBound, rule="AMSBound"):
         self.v_max: State = None
 
     @staticmethod
-    def _rule(
+    def _rule(  # type: ignore[override]  # one slot more
         p: Any, g: Any, m: Any, v: Any, v_max: Any,
         rate1: float, rate2: float, lr_t: float, eps: float, lower: float, upper: float,
     ) -> tuple[Any, ...]:  # fmt: skip

@@ -88,7 +88,7 @@ class NAdam(Optimizer, rule="NAdam"):
         self.v: State = None
 
     def _momentum(self, t: int) -> float:
-        return self.beta1 * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay))
+        return float(self.beta1 * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay)))
 
     def _next_numbers(self) -> tuple[float, ...]:
         return (self.mu_product * self._momentum(self.iter + 1),)

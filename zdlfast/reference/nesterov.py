@@ -1,5 +1,6 @@
 """Nesterov's accelerated gradient in plain NumPy."""
 
+import warnings
 from typing import Any, Unpack
 
 from zdlfast._optimizer import Optimizer, State
@@ -56,6 +57,18 @@ class Nesterov(Optimizer, rule="Nesterov"):
         self.lr = lr
         self.momentum = momentum
         self.v: State = None
+
+    def __setstate__(self, state: Any) -> None:
+        # What the book's own class leaves is a dict, without this option; book 2's has lists.
+        books = isinstance(state, dict) and "nonfinite" not in state
+        if books and isinstance(state.get("v"), list):
+            warnings.warn(
+                "a Nesterov with lists that the book's own class pickled is book 2's: it goes on "
+                "by book 1's rule, which is another one (zdlfast.NesterovBook2 has book 2's)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)
 
     def _scalars(self) -> tuple[float, ...]:
         momentum, lr = self.momentum, self.lr

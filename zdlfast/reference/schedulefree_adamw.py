@@ -233,7 +233,7 @@ _UNCHANGED = Group(
 
 def _power(x: float, y: float) -> float:
     try:
-        return float(x) ** y
+        return float(float(x) ** y)
     except OverflowError:
         return inf
 

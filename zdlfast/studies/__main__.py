@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import io
 import json
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zdlfast._printable import replace_unprintable
 from zdlfast.studies import STUDIES
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ LISTED = "\n".join(f"{name:{WIDTH}}  {summary}" for name, summary in STUDIES.ite
 
 
 def main() -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Not every terminal and not every pipe can show x² or β.
-        sys.stdout.reconfigure(errors="replace")
+    replace_unprintable()
     options = make_parser().parse_args()
     if options.name is None:
         print(f"{LISTED}\n\nRun one with 'python -m zdlfast.studies NAME', or 'all' of them.")
