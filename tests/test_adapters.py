@@ -39,7 +39,8 @@ ADAPTER = """
 
     def step(patch, optimizer, params, grads):
         own = patch.counterpart(optimizer, "SGD", lr=optimizer.rate)
-        if type(optimizer) is not patch.module.Plain or not dtypes_of(params, grads) or own is None:
+        usual = own is not None and dtypes_of(params, grads)
+        if type(optimizer) is not patch.module.Plain or not usual:
             return patch.own(optimizer, params, grads)
         own.update(params, grads)
         optimizer.taken_by = type(own).__module__

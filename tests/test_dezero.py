@@ -17,7 +17,7 @@ import zdlfast
 with pytest.MonkeyPatch.context() as _patch:
     _patch.setattr(np, "int", int, raising=False)  # which DeZero 0.0.13 asks for when imported
     pytest.importorskip("dezero", exc_type=ImportError)
-    import dezero.functions as F
+    import dezero.functions as F  # noqa: N812 - its own name in the book
     from dezero import Parameter, optimizers
     from dezero.models import MLP
 
@@ -145,7 +145,7 @@ def test_a_model_is_trained_to_the_same_bits(own_steps, name, dtype):
     x, t = rng.standard_normal((40, 9)).astype(dtype), rng.integers(0, 3, 40)
 
     def train():
-        np.random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 - what DeZero draws from
         model = MLP((11, 3))
         optimizer = getattr(optimizers, name)(**OPTIONS[name]).setup(model)
         for _ in range(5):
@@ -394,10 +394,11 @@ def test_an_edited_copy_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(optimizers.SGD, "update_one", update_one)
     words = r"optimizers.SGD.update_one of this dezero 0.0.13 is not the code that zdlfast knows"
+    params = [Parameter(np.ones(2))]
+    params[0].grad = dezero_variable(np.ones(2))
+    optimizer = optimizers.SGD(lr=0.25).setup(target(params))
     with pytest.warns(RuntimeWarning, match=words), zdlfast.patched("dezero"):
-        params = [Parameter(np.ones(2))]
-        params[0].grad = dezero_variable(np.ones(2))
-        optimizers.SGD(lr=0.25).setup(target(params)).update()
+        optimizer.update()
     assert params[0].data.tolist() == [0.5, 0.5]
 
 

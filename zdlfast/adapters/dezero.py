@@ -1,7 +1,7 @@
 """DeZero, the framework of the third book: the optimizers of ``dezero.optimizers``.
 
-A parameter of DeZero is an object that holds its array and its gradient, and its optimizers keep state
-by the ``id`` of that object. So dicts of arrays by id are what zdlfast takes here.
+A parameter of DeZero is an object that holds its array and its gradient, and its optimizers keep
+state by the ``id`` of that object. So dicts of arrays by id are what zdlfast takes here.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """scikit-learn: the solvers "adam" and "sgd" of ``MLPClassifier`` and ``MLPRegressor``.
 
 Its optimizers have lists of parameters and of state in the same order. What they have beside, such
-as their schedules, is their own. A step that NumPy computes in another way than the kernels is left to
-them: arrays of mixed dtypes, and float32 with an option that is an ``np.float64``.
+as their schedules, is their own. A step that NumPy computes in another way than the kernels is
+left to them: arrays of mixed dtypes, and float32 with an option that is an ``np.float64``.
 """
 
 from typing import Any

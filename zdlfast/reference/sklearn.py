@@ -25,8 +25,8 @@ class SklearnAdam(Optimizer, rule="SklearnAdam"):
 
     Notes
     -----
-    scikit-learn's ``lr_t`` is an ``np.float64``. With NumPy 2 this lifts the last line to float64 for
-    float32 arrays; the two means stay in float32.
+    scikit-learn's ``lr_t`` is an ``np.float64``. With NumPy 2 this lifts the last line to float64
+    for float32 arrays; the two means stay in float32.
     """
 
     def __init__(
