@@ -68,9 +68,6 @@ OPTIONS = {
     "lion": [0.1, 0.9, 0.99],
     "adopt": [0.1, 0.5, 0.75, 1e-6, 0.1],
     "schedulefreeadamw": [0.5, 0.5, 0.75, 4.0, 1.0, 2.0, 1e-7, 0.1],
-    "sklearnadam": [0.1, 0.5, 0.75, 1e-7],
-    "sklearnadam_numpy1": [0.1, 0.5, 0.75, 1e-7],
-    "sklearnnesterov": [0.1, 0.9],
 }
 
 

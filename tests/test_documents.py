@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import zdlfast
 from bench.jobs import machine
-from zdlfast._rules import RULES
+from zdlfast._rules import PUBLIC
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "README.ja.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -118,9 +118,9 @@ def test_the_page_of_optimizers_has_a_row_for_every_rule():
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         if len(cells) == 6:  # not the table of options
             rows[name.strip("`")] = cells
-    assert list(rows) == list(RULES)
+    assert list(rows) == list(PUBLIC)
     for name, (_, lr, options, state, moved, _) in rows.items():
-        rule = RULES[name]
+        rule = PUBLIC[name]
         own = [*rule.options, *(flag for flag, slots in rule.flags.items() if slots)]
         assert re.findall(r"`(\w+)`", options) == own[1:], name
         assert float(lr) == rule.twin().lr, name

@@ -34,7 +34,7 @@ def main() -> int:
 
     simds = _engine.available()
     print("\nThe same bits as plain NumPy, on each instruction set of this CPU?")
-    width = max(map(len, RULES))
+    width = max(map(len, PUBLIC))
     print("  " + " ".join(f"{word:<9}" for word in (" " * width, "", *simds)).rstrip())
     equal = True
     for rule in PUBLIC.values():
