@@ -39,8 +39,8 @@ ADAPTER = """
 
     def step(patch, optimizer, params, grads):
         own = patch.counterpart(optimizer, "SGD", lr=optimizer.rate)
-        known = type(optimizer) is patch.module.Plain and dtypes_of(params, grads)
-        if not known or own is None:
+        usual = own is not None and dtypes_of(params, grads)
+        if type(optimizer) is not patch.module.Plain or not usual:
             return patch.own(optimizer, params, grads)
         own.update(params, grads)
         optimizer.taken_by = type(own).__module__

@@ -17,7 +17,7 @@ import zdlfast
 with pytest.MonkeyPatch.context() as _patch:
     _patch.setattr(np, "int", int, raising=False)  # which DeZero 0.0.13 asks for when imported
     pytest.importorskip("dezero", exc_type=ImportError)
-    import dezero.functions as F  # noqa: N812 - as DeZero's readers know it
+    import dezero.functions as F  # noqa: N812 - its own name in the book
     from dezero import Parameter, optimizers
     from dezero.models import MLP
 
@@ -394,17 +394,18 @@ def test_an_edited_copy_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(optimizers.SGD, "update_one", update_one)
     words = r"optimizers.SGD.update_one of this dezero 0.0.13 is not the code that zdlfast knows"
-    with pytest.warns(RuntimeWarning, match=words), zdlfast.patched("dezero"):  # noqa: PT031
-        params = [Parameter(np.ones(2))]
-        params[0].grad = dezero_variable(np.ones(2))
-        optimizers.SGD(lr=0.25).setup(target(params)).update()
+    params = [Parameter(np.ones(2))]
+    params[0].grad = dezero_variable(np.ones(2))
+    optimizer = optimizers.SGD(lr=0.25).setup(target(params))
+    with pytest.warns(RuntimeWarning, match=words), zdlfast.patched("dezero"):
+        optimizer.update()
     assert params[0].data.tolist() == [0.5, 0.5]
 
 
 SCRIPT = """
     import numpy as np
     np.int = int
-    import dezero.functions as F  # noqa: N812 - as DeZero's readers know it
+    import dezero.functions as F
     from dezero import optimizers
     from dezero.models import MLP
     np.random.seed(0)

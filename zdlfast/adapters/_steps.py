@@ -84,7 +84,7 @@ def dtypes_of(*containers: Iterable[Any]) -> set[np.dtype[Any]]:
 
 
 def are_numbers(values: Iterable[Any], dtypes: set[np.dtype[Any]]) -> bool:
-    """Whether NumPy takes these options as a kernel takes them, beside arrays of these dtypes.
+    """Whether NumPy takes these options as a kernel does, beside arrays of these dtypes.
 
     An option that is an ``np.float64`` (as in a grid of ``np.logspace``) lifts float32 arrays to
     float64 with NumPy 2. Python's numbers lift nothing.

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 import zdlfast
-from zdlfast._rules import RULES
+from zdlfast._rules import PUBLIC
 from zdlfast.nn import He, dense_network
 from zdlfast.studies._study import BLUE, RED, Report, Setup, make_figure
 
@@ -64,8 +64,8 @@ def compute(setup: Setup) -> Result:
         )
 
     result = Result(rates, {}, {}, {}, {})
-    for i, name in enumerate(RULES):
-        setup.step(name, i / len(RULES))
+    for i, name in enumerate(PUBLIC):
+        setup.step(name, i / len(PUBLIC))
         trials = [(float(rate), seed) for rate in rates for seed in range(tuned)]
         losses = [run.validation_loss for run in train_all(name, trials)]
         validation = np.reshape(losses, (len(rates), tuned))
