@@ -6,6 +6,8 @@ cdef enum:
     RAISE
     SKIP
 
+cdef dict modes = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}
+
 cdef struct Group:
     # What stays until an option is changed:
     bint[MAX_OPTIONS] given     # which of the rule's options it overrides,
@@ -18,6 +20,11 @@ cdef struct Group:
     double g_scale, decay       # of the gradient before the loop, if it is staged
     bint staged
     int variant                 # SCALED, or 0
+
+
+cdef inline object option_of(optimizer, dict given, str name):
+    """An option of a group: its own, or the optimizer's."""
+    return given[name] if given and name in given else getattr(optimizer, name)
 
 
 cdef class Groups:
@@ -57,6 +64,7 @@ cdef class Groups:
         cdef Group *array = &self.first
         cdef Py_ssize_t k, count
         cdef int i
+        cdef dict given
         overrides = optimizer.overrides
         options = [{}]
         if overrides is not None:
@@ -76,22 +84,21 @@ cdef class Groups:
             lr = given.get("lr")
             self.schedules.append(lr if callable(lr) else None)
             for i in range(len(names)):
-                value = given.get(names[i])
+                value = given.get(names[i]) if given else None
                 array[k].given[i] = value is not None
                 array[k].own[i] = value if isinstance(value, float) else 0.0
-            array[k].weight_decay = given.get("weight_decay", optimizer.weight_decay)
-            array[k].decoupled = given.get("decoupled", optimizer.decoupled)
-            array[k].maximize = given.get("maximize", optimizer.maximize)
-            array[k].flush = given.get("flush_subnormals", optimizer.flush_subnormals)
+            array[k].weight_decay = option_of(optimizer, given, "weight_decay")
+            array[k].decoupled = option_of(optimizer, given, "decoupled")
+            array[k].maximize = option_of(optimizer, given, "maximize")
+            array[k].flush = option_of(optimizer, given, "flush_subnormals")
             array[k].frozen = given.get("frozen", False)
-            limit = given.get("clip_value", optimizer.clip_value)
+            limit = option_of(optimizer, given, "clip_value")
             array[k].clip_value = INFINITY if limit is None else limit
         self.place_of = None if overrides is None else overrides.group_of
         limit = optimizer.clip_norm
         self.own_decay = optimizer._own_decay
         self.clip_norm = INFINITY if limit is None else limit
-        kinds = {"propagate": PROPAGATE, "raise": RAISE, "skip": SKIP}
-        self.nonfinite = kinds[optimizer.nonfinite]
+        self.nonfinite = modes[optimizer.nonfinite]
         self.known = True
         return 0
 
