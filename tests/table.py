@@ -148,7 +148,7 @@ def assert_same_run(fast, numpy, fast_params, numpy_params):
             for key in keys_of(theirs):
                 assert_same_bits(ours[key], theirs[key], f"{slot}[{key!r}]")
     for name in type(numpy)._numbers:
-        assert getattr(fast, name) == getattr(numpy, name), name
+        assert_same_bits(getattr(fast, name), getattr(numpy, name), name)
     assert getattr(fast, "iter", None) == getattr(numpy, "iter", None)
 
 

@@ -802,7 +802,7 @@ def test_machine_adds_the_trainings_that_ran_here(monkeypatch, tmp_path, capsys,
     (tmp_path / "training.json").rename(tmp_path / "bench.json")
     assert bench(monkeypatch, tmp_path, "machine", "--add") == 0
     (path,) = machine.MACHINES.iterdir()
-    assert json.loads(path.read_text())["trainings"].keys() == set(RULES)
+    assert json.loads(path.read_text())["trainings"].keys() == set(BOOK)
     assert "\n| Adam | " in machines.read_text()
     saved = json.loads((tmp_path / "bench.json").read_text())
     saved["machine"]["cpu"] = "another"

@@ -190,12 +190,11 @@ def measure_all(cases: list[Result], seconds: float, step: report.Step) -> Itera
     try:
         for case in cases:
             step(f"{case.trial.name[:20]} {case.rule}")
-            zdlfast.set_num_threads(threads if case.trial.threads else 1)
-            measure(case, seconds, before)
+            with zdlfast.threads(threads if case.trial.threads else 1):
+                measure(case, seconds, before)
             yield case
     finally:
         internals.set_tuning(before)
-        zdlfast.set_num_threads(threads)
 
 
 def measure(case: Result, seconds: float, tuning: dict[str, float]) -> None:
