@@ -278,6 +278,28 @@ def test_the_module_has_no_more_names_than_the_books(tmp_path):
     assert in_python(code, tmp_path).stdout.strip() == names
 
 
+def test_a_script_that_asks_for_a_newer_optimizer_gets_it(tmp_path):
+    code = """
+        import zdlfast
+        zdlfast.patch()
+        import common.optimizer
+        from common.optimizer import AdamW, ScheduleFreeAdamW
+        assert (AdamW, ScheduleFreeAdamW) == (zdlfast.AdamW, zdlfast.ScheduleFreeAdamW)
+        assert not hasattr(common.optimizer, "SklearnAdam")
+        assert "AdamW" not in dir(common.optimizer)
+    """
+    in_python(code, tmp_path)
+    write(tmp_path, {"common/optimizer.py": "class Lion: of_the_script = True"})
+    code = """
+        import zdlfast
+        zdlfast.patch()
+        from common.optimizer import AMSGrad, Lion
+        assert AMSGrad is zdlfast.AMSGrad
+        assert Lion.of_the_script
+    """
+    in_python(code, tmp_path)
+
+
 OWN_MODULE = """
     print("executed as", __name__)
     from .numbers import GPU            # relative, as the book's modules may be

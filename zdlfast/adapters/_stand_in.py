@@ -28,24 +28,29 @@ class Finder(MetaPathFinder, Loader):
         self.module = module
         self.package = module.rpartition(".")[0]
         self.answers: Mapping[str, object] = {}
+        self.further: Mapping[str, object] = {}
         self._hidden: ModuleType | None = None
         self._package_was: str | None = None  # what is not a package without this finder
         self._lock = RLock()  # re-entrant: the hidden module may lead to an import of this one
 
-    def install(self, answers: Mapping[str, object]) -> bool:
+    def install(
+        self, answers: Mapping[str, object], further: Mapping[str, object] | None = None
+    ) -> bool:
         """Let every later import give these names.
 
         Parameters
         ----------
         answers : mapping
             The objects by their names in the module.
+        further : mapping, optional
+            Objects that are given to who asks for their names, unless the hidden module has them.
 
         Returns
         -------
         bool
             Whether the import comes too late: the hidden module was imported already.
         """
-        self.answers = answers
+        self.answers, self.further = answers, further or {}
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         sys.meta_path.insert(0, self)
@@ -148,6 +153,8 @@ class StandIn(ModuleType):
         # Python itself asks modules for names such as __path__ at every import.
         is_special = name.startswith("__") and name.endswith("__")
         hidden = None if is_special else finder.hidden()
+        if name in finder.further and not hasattr(hidden, name):
+            return finder.further[name]
         if hidden is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(hidden, name)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from zdlfast._optimizer import Optimizer
-from zdlfast._rules import RULES
+from zdlfast._rules import PUBLIC
 from zdlfast.adapters._adapter import Adapter
 from zdlfast.adapters._replaced import Replaced
 from zdlfast.adapters._report import Counter
@@ -28,14 +28,14 @@ class Book(Adapter):
         self._replaced = Replaced()
 
     def install(self, reference: bool, counter: Counter | None) -> None:
-        classes = self._classes(reference)
+        classes, further = (self._classes(reference, book) for book in (True, False))
         self._replaced.restore()
         if counter is not None:
-            for cls in classes.values():
+            for cls in (*classes.values(), *further.values()):
                 self._replaced.set(cls, "update", counter.counted(cls.update))
         # The book's scripts take np from here too: "from common.optimizer import *".
         names: dict[str, Any] = {"np": np, **classes}
-        if self._finder.install(names):
+        if self._finder.install(names, further):
             warnings.warn(
                 f"{self.module} was imported before zdlfast.patch(): names that were taken from "
                 "it already are still its own",
@@ -47,9 +47,9 @@ class Book(Adapter):
         self._finder.remove()
         self._replaced.restore()
 
-    def _classes(self, reference: bool) -> dict[str, type[Optimizer]]:
-        """What the module gives, by the book's names."""
-        rules = [rule for rule in RULES.values() if rule.book]
+    def _classes(self, reference: bool, book: bool) -> dict[str, type[Optimizer]]:
+        """The classes of the book's names; or those of the others, for scripts that ask for them."""
+        rules = [rule for rule in PUBLIC.values() if rule.book == book]
         return {rule.name: rule.twin if reference else rule.fast for rule in rules}
 
 
