@@ -48,7 +48,7 @@ class Book(Adapter):
         self._replaced.restore()
 
     def _classes(self, reference: bool, book: bool) -> dict[str, type[Optimizer]]:
-        """The classes of the book's names; or those of the others, for scripts that ask for them."""
+        """The classes of the book's names, or the others, for scripts that ask for them."""
         rules = [rule for rule in PUBLIC.values() if rule.book == book]
         return {rule.name: rule.twin if reference else rule.fast for rule in rules}
 
