@@ -131,7 +131,7 @@ def test_the_page_of_optimizers_has_a_row_for_every_rule():
 @pytest.mark.skipif(not (ROOT / ".ci").exists(), reason="no scripts beside the tests")
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.name)
 def test_the_scripts_of_the_table_of_platforms_are_those_that_are_there(readme):
-    named = set(re.findall(r"\(\.ci/([\w-]+)\)", readme.read_text("utf-8")))
+    named = set(re.findall(r"`\.ci/([\w-]+)`", readme.read_text("utf-8")))
     assert named == {file.name for file in (ROOT / ".ci").iterdir()} - {"benchmark"}
 
 
