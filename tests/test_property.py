@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from conftest import EXAMPLES
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from table import RULES, assert_same_run
@@ -234,6 +234,9 @@ def snapshot(optimizer, container, room):
 def test_the_twins_agree_on_anything(thousand, data):
     row = data.draw(st.sampled_from(RULES))
     training, chosen = data.draw(trainings()), data.draw(options(row))
+    if np.__version__ < "2":
+        # As with HUGE: AdaBound's bounds are products of options.
+        assume(max(map(abs, row.numpy(**chosen)._scalars())) < 3e38)
     before = _engine.in_use()
     _engine.use(data.draw(st.sampled_from(_engine.available())))
     try:
