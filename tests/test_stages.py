@@ -295,6 +295,16 @@ def test_last_says_what_was_done(make, rule):
     assert optimizer.updates == 1
 
 
+def test_no_gradient_is_looked_at_unless_an_option_asks(make, rule):
+    """A pass over memory that would make every update slower, the twin's too."""
+    params, grads = {"x": np.ones(2)}, {"x": np.array([np.nan, 1.0])}
+    optimizer = make(**rule.options)
+    with np.errstate(invalid="ignore"):
+        optimizer.update(params, grads)
+    last = optimizer.last
+    assert (last.applied, last.norm, last.nonfinite) == (True, None, None)
+
+
 def test_an_update_that_raises_is_not_the_last_one(make, rule):
     optimizer = make(**{**rule.options, "nonfinite": "raise"})
     params = {"a": np.ones(2)}

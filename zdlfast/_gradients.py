@@ -35,7 +35,9 @@ class Reading:
 
 
 def read(optimizer: "Optimizer", gradients: Iterable[tuple[Any, Any]]) -> Reading:
-    """Read all gradients, as far as the options ask for it."""
+    """Read all gradients, if the options ask for it."""
+    if optimizer.clip_norm is None and optimizer.nonfinite == "propagate":
+        return Reading(None, [])
     total = 0.0
     nonfinite: list[Any] = []
     for key, grad in gradients:
