@@ -12,6 +12,7 @@
 
 import os as _os
 import sys as _sys
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from zdlfast import _old_pickles, _rules  # noqa: F401 - _old_pickles for its effect
@@ -19,7 +20,9 @@ from zdlfast._files import load, save
 from zdlfast._optimizer import LastUpdate, Optimizer
 from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
-from zdlfast.adapters import patch, patched, unpatch
+
+if _TYPE_CHECKING:
+    from zdlfast.adapters import patch, patched, unpatch
 
 __version__ = "0.2.0"
 __all__ = [
@@ -95,6 +98,11 @@ def _no_kernels() -> ImportError:
 
 
 def __getattr__(name: str) -> _Any:
+    # An import of zdlfast is to be short: not everyone patches.
+    if name in ("patch", "patched", "unpatch"):
+        from zdlfast import adapters
+
+        return getattr(adapters, name)
     if _broken is not None and name in (*_rules.PUBLIC, "EMA"):
         raise _no_kernels() from _broken
     text = f"module {__name__!r} has no attribute {name!r}"

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zdlfast import schedules
-from zdlfast._schedule import Schedule
+# What only schedules need is imported where there is one: an import of zdlfast is to be short.
 
 _FUNCTION = "function"
 
@@ -16,9 +15,11 @@ def packed(name: str, value: Any) -> Any:
             [_packed_pattern(pattern), {key: packed(key, one) for key, one in options.items()}]
             for pattern, options in value.items()
         ]
-    if isinstance(value, Schedule):
-        return schedules.to_dict(value)
     if callable(value):
+        from zdlfast import schedules
+
+        if isinstance(value, schedules.Schedule):
+            return schedules.to_dict(value)
         return {_FUNCTION: getattr(value, "__qualname__", type(value).__name__)}
     return value
 
@@ -50,6 +51,8 @@ def unpacked(name: str, value: Any, present: Any) -> Any:
             )
         return present
     if isinstance(value, Mapping):
+        from zdlfast import schedules
+
         return schedules.from_dict(value)
     return value
 
