@@ -15,7 +15,35 @@ cdef struct Job:
     const Entry *entries
     Py_ssize_t count
     Loop loop
+    int64_t bytes                   # of all entries
     int64_t chunk                   # bytes
+
+# Some work on entries, done on so many threads at most.
+ctypedef void (*Work)(void *job, int threads) noexcept nogil
+
+
+cdef int with_threads(
+    Entry *entries, Py_ssize_t count, int64_t bytes, Work work, void *job
+) except -1:
+    """Have work done that moves so many bytes of entries' arrays, on threads if that pays."""
+    cdef int threads = 1
+    if bytes < tuning.help_from_awake:
+        work(job, threads)
+        return 0
+    # Python code runs now, and other threads may.
+    hold(entries, count)
+    try:
+        if bytes >= tuning.help_from or zdl_in_a_row():
+            threads = get_num_threads()
+        check_again(entries, count)
+        if bytes < tuning.release_from:
+            work(job, threads)
+        else:
+            with nogil:
+                work(job, threads)
+    finally:
+        let_go(entries, count)
+    return 0
 
 
 cdef int64_t measure(Entry *entries, Py_ssize_t count) noexcept nogil:
@@ -31,19 +59,18 @@ cdef int64_t measure(Entry *entries, Py_ssize_t count) noexcept nogil:
     return bytes
 
 
-cdef void execute_all(
-    const Entry *entries, Py_ssize_t count, Loop loop, int64_t bytes, int threads
-) noexcept nogil:
-    """Execute entries of `bytes` in all, in order or on several threads at once."""
-    cdef Job job
+cdef void execute_all(void *data, int threads) noexcept nogil:
+    """Execute all entries, in order or on several threads at once."""
+    cdef Job *job = <Job *>data
+    cdef const Entry *entries = job.entries
+    cdef Loop loop = job.loop
     cdef Py_ssize_t k
-    if threads > 1 and not share_memory(entries, count):
-        job.entries, job.count, job.loop = entries, count, loop
-        job.chunk = max(bytes // (8 * threads), tuning.shortest_chunk)
+    if threads > 1 and not share_memory(entries, job.count):
+        job.chunk = max(job.bytes // (8 * threads), tuning.shortest_chunk)
         job.chunk = min(job.chunk, tuning.longest_chunk)
-        zdl_run(execute_chunk, &job, (bytes + job.chunk - 1) // job.chunk, threads)
+        zdl_run(execute_chunk, job, (job.bytes + job.chunk - 1) // job.chunk, threads)
     else:
-        for k in range(count):
+        for k in range(job.count):
             if is_small(&entries[k]):
                 loop(entries[k].kind | entries[k].group.variant, <void **>entries[k].data,
                      entries[k].n, entries[k].group.scalars)
@@ -78,24 +105,30 @@ cdef void cut(
     const Job *job, int64_t place, Py_ssize_t *found, Py_ssize_t *element
 ) noexcept nogil:
     """The entry, and its element, where the line is cut near `place`."""
-    cdef const Entry *entry
-    cdef Py_ssize_t low = 0, high = job.count, middle, past
-    # The last entry that begins at or before this place.
-    while low < high:
-        middle = (low + high) // 2
-        if job.entries[middle].begin <= place:
-            low = middle + 1
-        else:
-            high = middle
-    entry = &job.entries[low - 1]
+    cdef Py_ssize_t k = entry_at(job.entries, job.count, place), past
+    cdef const Entry *entry = &job.entries[k]
     place -= entry.begin
     if place >= length(entry):
-        found[0], element[0] = low, 0
+        found[0], element[0] = k + 1, 0
         return
-    found[0] = low - 1
+    found[0] = k
     element[0] = <Py_ssize_t>(place // entry.width)
     if entry.strides != NULL:
         element[0] -= element[0] % BLOCK
     else:
         past = (<uintptr_t>entry.data[0] + element[0] * itemsize(entry, 0)) % CACHE_LINE
         element[0] = max(element[0] - past // itemsize(entry, 0), 0)
+
+
+cdef inline Py_ssize_t entry_at(
+    const Entry *entries, Py_ssize_t count, int64_t place
+) noexcept nogil:
+    """The last entry that begins at or before this place of the line."""
+    cdef Py_ssize_t low = 0, high = count, middle
+    while low < high:
+        middle = (low + high) // 2
+        if entries[middle].begin <= place:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1

@@ -20,7 +20,7 @@ cdef struct Entry:
     char *data[MAX_ARRAYS]
     Strides *strides                # owned; NULL for contiguous arrays
     const Group *group              # its options
-    int64_t begin                   # on the line of all entries, in bytes
+    int64_t begin                   # on the line of all entries: in bytes, or in chunks of a sum
 
 # The memory of one array, from its first byte to the one after its last.
 cdef struct Extent:

@@ -14,10 +14,10 @@ cdef struct Reading:
 
 cdef struct SumJob:
     const Entry *entries
-    Strides **strides       # of the gradients that are not contiguous in the order of C; else NULL
-    Py_ssize_t *begin       # the first chunk of each entry; behind the last one, how many
     Py_ssize_t count
-    double *sums
+    Strides **strides       # of the gradients that are not contiguous in the order of C; else NULL
+    Py_ssize_t chunks
+    double *sums            # by chunk
 
 
 cdef int read_gradients(
@@ -28,38 +28,40 @@ cdef int read_gradients(
     Those of odd entries are read in Python. Their squares are only added up `with_norm`.
     """
     cdef SumJob job
-    cdef Py_ssize_t k, chunks
-    cdef void *memory = malloc((count + 1) * (sizeof(Strides *) + sizeof(Py_ssize_t)))
-    if memory == NULL:
+    cdef int64_t bytes = 0
+    cdef Py_ssize_t k
+    job.entries, job.count, job.chunks, job.sums = entries, count, 0, NULL
+    job.strides = <Strides **>malloc(max(count, 1) * sizeof(Strides *))
+    if job.strides == NULL:
         raise MemoryError(f"no memory to read {count} gradients")
-    memset(memory, 0, count * sizeof(Strides *))
-    job.entries, job.count, job.sums = entries, count, NULL
-    job.strides, job.begin = <Strides **>memory, <Py_ssize_t *>(<Strides **>memory + count + 1)
+    memset(job.strides, 0, count * sizeof(Strides *))
     try:
-        chunks = 0
         for k in range(count):
-            job.begin[k] = chunks
-            if by_kernel(&entries[k]) and entries[k].n > 0:
-                chunks += (entries[k].n + SUMMED - 1) // SUMMED
+            entries[k].begin = job.chunks
+            job.chunks += chunks_of(&entries[k])
+            if chunks_of(&entries[k]) > 0:
+                bytes += <int64_t>entries[k].n * itemsize(&entries[k], 1)
                 if not is_plain_gradient(<PyArrayObject *>entries[k].values[1]):
                     job.strides[k] = make_strides(
                         <PyArrayObject **>&entries[k].values[1], 1, False)
-        job.begin[count] = chunks
-        job.sums = <double *>malloc(max(chunks, 1) * sizeof(double))
+        job.sums = <double *>malloc(max(job.chunks, 1) * sizeof(double))
         if job.sums == NULL:
             raise MemoryError(f"no memory to read {count} gradients")
-        sum_all(&job, entries)
+        with_threads(entries, count, bytes, sum_all, &job)
         add_up(&job, reading, with_norm)
     finally:
         for k in range(count):
             free(job.strides[k])
+        free(job.strides)
         free(job.sums)
-        free(memory)
     return 0
 
 
-cdef inline bint by_kernel(const Entry *entry) noexcept nogil:
-    return entry.road == USUAL or entry.road == FRESH
+cdef inline Py_ssize_t chunks_of(const Entry *entry) noexcept nogil:
+    """In how many chunks an entry's gradient is read here."""
+    if entry.road != USUAL and entry.road != FRESH:
+        return 0
+    return (entry.n + SUMMED - 1) // SUMMED
 
 
 cdef inline bint is_plain_gradient(PyArrayObject *grad) noexcept nogil:
@@ -67,75 +69,55 @@ cdef inline bint is_plain_gradient(PyArrayObject *grad) noexcept nogil:
     return PyArray_FLAGS(grad) & needed == needed and PyArray_ISNOTSWAPPED(grad)
 
 
-cdef int sum_all(SumJob *job, Entry *entries) except -1:
-    cdef int64_t bytes = 0
-    cdef Py_ssize_t k
-    cdef int threads = 1
-    for k in range(job.count):
-        if by_kernel(&entries[k]):
-            bytes += <int64_t>entries[k].n * itemsize(&entries[k], 1)
-    if bytes < tuning.help_from_awake:
-        sum_chunks(job, 0, job.begin[job.count])
-        return 0
-    # As in `run`: Python code runs now, and other threads may.
-    hold(entries, job.count)
-    try:
-        if bytes >= tuning.help_from or zdl_in_a_row():
-            threads = get_num_threads()
-        check_again(entries, job.count)
-        with nogil:
-            zdl_run(sum_some, job, (job.begin[job.count] + SUMS_AT_ONCE - 1) // SUMS_AT_ONCE,
-                    threads)
-    finally:
-        let_go(entries, job.count)
-    return 0
-
-
-cdef void sum_some(void *data, size_t chunk) noexcept nogil:
+cdef void sum_all(void *data, int threads) noexcept nogil:
     cdef const SumJob *job = <const SumJob *>data
-    cdef Py_ssize_t first = <Py_ssize_t>chunk * SUMS_AT_ONCE
-    sum_chunks(job, first, min(first + SUMS_AT_ONCE, job.begin[job.count]))
+    zdl_run(sum_some, data, (job.chunks + SUMS_AT_ONCE - 1) // SUMS_AT_ONCE, threads)
 
 
-cdef void sum_chunks(const SumJob *job, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """Sum up the squares of the chunks from `first` up to `last`."""
+cdef void sum_some(void *data, size_t some) noexcept nogil:
+    """Sum up the squares of SUMS_AT_ONCE chunks."""
+    cdef const SumJob *job = <const SumJob *>data
     cdef double[SUMMED] buffer
     cdef const Entry *entry
     cdef const void *values
-    cdef Py_ssize_t low = 0, high = job.count, middle, element, n, size
-    # The last entry that begins at or before the first chunk.
-    while low < high:
-        middle = (low + high) // 2
-        if job.begin[middle] <= first:
-            low = middle + 1
-        else:
-            high = middle
-    low -= 1
-    while first < last:
-        while job.begin[low + 1] <= first:
-            low += 1
-        entry = &job.entries[low]
-        element = (first - job.begin[low]) * SUMMED
-        n, size = min(<Py_ssize_t>SUMMED, entry.n - element), itemsize(entry, 1)
-        values = entry.data[1] + element * size
-        if job.strides[low] != NULL:
-            copy_block(job.strides[low], 0, entry.data[1], element, n, <char *>buffer, True)
-            values = buffer
-        job.sums[first] = kernels.square_sum(size == 8, values, n)
-        first += 1
+    cdef Py_ssize_t chunk = <Py_ssize_t>some * SUMS_AT_ONCE, k, first, n
+    cdef Py_ssize_t last = min(chunk + SUMS_AT_ONCE, job.chunks)
+    k = entry_at(job.entries, job.count, chunk)
+    while chunk < last:
+        entry = &job.entries[k]
+        first = (chunk - <Py_ssize_t>entry.begin) * SUMMED
+        if first >= entry.n or chunks_of(entry) == 0:
+            k += 1
+            continue
+        n = min(<Py_ssize_t>SUMMED, entry.n - first)
+        values = block_of(job, k, first, n, <char *>buffer)
+        job.sums[chunk] = kernels.square_sum(itemsize(entry, 1) == 8, values, n)
+        chunk += 1
+
+
+cdef inline const void *block_of(
+    const SumJob *job, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n, char *buffer
+) noexcept nogil:
+    """A block of a gradient in the order of C: where it lies, or in the buffer."""
+    cdef const Entry *entry = &job.entries[k]
+    if job.strides[k] == NULL:
+        return entry.data[1] + first * itemsize(entry, 1)
+    copy_block(job.strides[k], 0, entry.data[1], first, n, buffer, True)
+    return buffer
 
 
 cdef int add_up(const SumJob *job, Reading *reading, bint with_norm) except -1:
     cdef const Entry *entry
     cdef double total = 0.0, sums
-    cdef Py_ssize_t k, i
+    cdef Py_ssize_t k, i, chunk = 0
     reading.nonfinite = -1
     for k in range(job.count):
         entry = &job.entries[k]
         sums = 0.0
-        for i in range(job.begin[k], job.begin[k + 1]):
-            total += job.sums[i]
-            sums += job.sums[i]
+        for i in range(chunks_of(entry)):
+            total += job.sums[chunk]
+            sums += job.sums[chunk]
+            chunk += 1
         if reading.nonfinite < 0 and not isfinite(sums) and has_nonfinite(job, k):
             reading.nonfinite = k
         if entry.road == ODD:
@@ -151,18 +133,15 @@ cdef bint has_nonfinite(const SumJob *job, Py_ssize_t k) noexcept nogil:
     """Whether a gradient holds NaN or infinity, or just squares that are too large."""
     cdef double[SUMMED] buffer
     cdef const Entry *entry = &job.entries[k]
-    cdef const char *values
+    cdef const double *values
     cdef Py_ssize_t first = 0, n, i
     if itemsize(entry, 1) == 4:
         return True         # squares of float32 are finite in double precision
     while first < entry.n:
         n = min(<Py_ssize_t>SUMMED, entry.n - first)
-        values = entry.data[1] + first * 8
-        if job.strides[k] != NULL:
-            copy_block(job.strides[k], 0, entry.data[1], first, n, <char *>buffer, True)
-            values = <const char *>buffer
+        values = <const double *>block_of(job, k, first, n, <char *>buffer)
         for i in range(n):
-            if not isfinite((<const double *>values)[i]):
+            if not isfinite(values[i]):
                 return True
         first += n
     return False

@@ -448,25 +448,10 @@ cdef inline bint next_in_step(
 
 cdef int run(Entry *entries, Py_ssize_t count, Loop loop) except -1:
     """Execute the entries that kernels take. If it raises, it has changed nothing."""
-    cdef int64_t bytes = measure(entries, count)
-    cdef int threads = 1
-    if bytes < tuning.help_from_awake:
-        execute_all(entries, count, loop, bytes, threads)
-        return 0
-    # Python code runs now, and other threads may.
-    hold(entries, count)
-    try:
-        if bytes >= tuning.help_from or zdl_in_a_row():
-            threads = get_num_threads()
-        check_again(entries, count)
-        if bytes < tuning.release_from:
-            execute_all(entries, count, loop, bytes, threads)
-        else:
-            with nogil:
-                execute_all(entries, count, loop, bytes, threads)
-    finally:
-        let_go(entries, count)
-    return 0
+    cdef Job job
+    job.entries, job.count, job.loop = entries, count, loop
+    job.bytes = measure(entries, count)
+    return with_threads(entries, count, job.bytes, execute_all, &job)
 
 
 cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
