@@ -90,6 +90,12 @@ cdef inline P kept(P state, double flush) noexcept nogil:
         return 0.0 if fabs(state) < <P>flush * DBL_MIN else state
 
 
+cdef inline W between(W value, double lower, double upper) noexcept nogil:
+    """As numpy.maximum and numpy.minimum have it: NaN stays."""
+    value = value if value > <W>lower or value != value else <W>lower
+    return value if value < <W>upper or value != value else <W>upper
+
+
 cdef inline P root(P array) noexcept nogil:
     if P is float:
         return sqrtf(array)
@@ -465,12 +471,6 @@ cdef void stream_3(int kind, void *const *a, Py_ssize_t n, const double *s) noex
 
 # ------------------------------------------------------------------ gradients
 
-cdef inline G clipped(G value, G clip) noexcept nogil:
-    """As numpy.clip does it: NaN stays, and so does -0.0."""
-    value = value if value != value or value > -clip else -clip
-    return value if value != value or value < clip else clip
-
-
 cdef inline void stage_loop(
     const P *restrict p, const G *restrict g, W *restrict staged, Py_ssize_t n, double g_scale,
     double clip, double decay,
@@ -478,10 +478,10 @@ cdef inline void stage_loop(
     cdef Py_ssize_t i
     if decay == 0.0:
         for i in range(n):
-            staged[i] = <W>clipped(times(g_scale, g[i]), <G>clip)
+            staged[i] = <W>between(times(g_scale, g[i]), -clip, clip)
     else:
         for i in range(n):
-            staged[i] = <W>(clipped(times(g_scale, g[i]), <G>clip) + times(decay, p[i]))
+            staged[i] = <W>(between(times(g_scale, g[i]), -clip, clip) + times(decay, p[i]))
 
 
 cdef void stage(

@@ -6,12 +6,6 @@ cdef inline P larger(P a, P b) noexcept nogil:
     return b if b > a or b != b else a
 
 
-cdef inline W between(W value, double lower, double upper) noexcept nogil:
-    """As numpy.maximum and numpy.minimum have it: NaN stays."""
-    value = value if value > <W>lower or value != value else <W>lower
-    return value if value < <W>upper or value != value else <W>upper
-
-
 cdef inline W sign(W value) noexcept nogil:
     """As numpy.sign has it: 0.0 for zeros of both signs, and NaN stays."""
     return <W>1.0 if value > 0.0 else <W>-1.0 if value < 0.0 else value if value != value else 0.0
