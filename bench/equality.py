@@ -21,12 +21,19 @@ def differences(numpy: Any, fast: Any, numpy_params: Any, fast_params: Any) -> l
     for slot in internals.slots(type(numpy).__name__):
         for key, value in getattr(numpy, slot).items():
             pairs[f"state {slot}[{key!r}]"] = (value, getattr(fast, slot)[key])
+    return different(pairs, "NumPy", "the final ")
+
+
+def different(
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]], who: str, what: str = ""
+) -> list[str]:
+    """Which pairs of arrays differ, in words; the first of each is by somebody else."""
     found = []
-    for what, (a, b) in pairs.items():
+    for name, (a, b) in pairs.items():
         if a.dtype != b.dtype:
-            found.append(f"the final {what} are {b.dtype}, by NumPy {a.dtype}")
+            found.append(f"{what}{name} are {b.dtype}, by {who} {a.dtype}")
         elif count := different_bits(a, b):
-            found.append(f"the final {what} differ in {count} of {a.size} elements")
+            found.append(f"{what}{name} differ in {count} of {a.size} elements")
     return found
 
 

@@ -3,11 +3,12 @@
 `serve` does so in a process of its own, which `bench.worker` starts.
 """
 
+import contextlib
 import itertools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,39 @@ def start(name: str, threads: int, module: str = "bench.libraries") -> worker.Wo
     # DeepSpeed finds its compiler's helper, ninja, beside Python.
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return worker.Worker(sys.executable, module, name, count, env=env, quiet=True)
+
+
+@contextlib.contextmanager
+def started(
+    names: Iterable[str],
+    threads: int,
+    module: str,
+    skipped: Callable[[str, str], None],
+    **job: Any,
+) -> Iterator[dict[str, worker.Worker]]:
+    """A process for each library that can prepare a job; they end with the ``with`` block.
+
+    Parameters
+    ----------
+    module : str
+        Where the function `serve` is.
+    skipped : callable
+        Is called with the name of a library that cannot, and why.
+    **job
+        What it is asked to prepare.
+    """
+    processes: dict[str, worker.Worker] = {}
+    try:
+        for name in names:
+            processes[name] = start(name, threads, module)
+            answer = processes[name].ask(do="prepare", **job)
+            if "error" in answer:
+                processes.pop(name).end()
+                skipped(name, "not installed" if answer.get("missing") else answer["error"])
+        yield processes
+    finally:
+        for process in processes.values():
+            process.end()
 
 
 def serve(name: str, threads: str) -> None:

@@ -10,6 +10,22 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from bench import report
 
 ORANGE, BLUE, LIGHT = "#e08a32", "#1f4e79", "#6fa3d0"
+# Colour and stroke of a library's line: implementations of one library share a colour.
+LIBRARIES = {
+    "limit": ("0.45", "--"),
+    "zdlfast": (BLUE, "-"),
+    "DeepSpeed CPUAdam": ("#2a9d8f", "-"),
+    "torch, fused": ("#d1495b", "-"),
+    "torch, foreach": ("#d1495b", "--"),
+    "torch, for-loop": ("#d1495b", ":"),
+    "numba": ("#7b4fc9", "-"),
+    "numba, exact": ("#7b4fc9", "--"),
+    "JAX, optax": ("#9a6b00", "-"),
+    "numexpr": ("#5d7f1e", "-"),
+    "thinc": ("#b5157a", "-"),
+    "NumPy, out=": (ORANGE, "--"),
+    "NumPy": (ORANGE, "-"),
+}
 STYLE: dict[Any, Any] = {
     "font.size": 12,
     "axes.spines.top": False,

@@ -27,6 +27,19 @@ Step = Callable[[str], None]
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
 
 
+class Skipped:
+    """Tells what is left out of a comparison and why, once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: set[str] = set()
+
+    def __call__(self, name: str, why: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            self._console.print(f"{name}: skipped, {why}", markup=False)
+
+
 def collect(
     console: Console, total: int, job: Callable[[Step], Iterator[T]]
 ) -> tuple[list[T], bool]:

@@ -1,9 +1,12 @@
 """The table of rules with options for tests: a new optimizer is tested by its row."""
 
+import copy
+import pickle
 from dataclasses import dataclass
 
 import numpy as np
 
+import zdlfast
 from zdlfast import _rules
 
 _BOUND = {
@@ -150,6 +153,19 @@ def assert_same_run(fast, numpy, fast_params, numpy_params):
     for name in type(numpy)._numbers:
         assert_same_bits(getattr(fast, name), getattr(numpy, name), name)
     assert getattr(fast, "iter", None) == getattr(numpy, "iter", None)
+
+
+def kept(optimizer, folder):
+    """An optimizer as it comes back from a copy, a pickle, a state dict and a file."""
+    loaded = type(optimizer)()
+    loaded.load_state_dict(optimizer.state_dict())
+    zdlfast.save(folder / "a.npz", optimizer)
+    return [
+        copy.deepcopy(optimizer),
+        pickle.loads(pickle.dumps(optimizer)),
+        loaded,
+        zdlfast.load(folder / "a.npz")[0],
+    ]
 
 
 def is_same_run(fast, numpy, fast_params, numpy_params):

@@ -482,7 +482,7 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name, dtype):
     module = {"JAX, optax": "optax"}.get(name, name.split(",")[0].lower())
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    process = peers.start(name, 1)
+    process = libraries.start(name, 1)
     try:
         weights = process.ask(do="prepare", elements=1000, dtype=dtype.name)["weights"]
         assert peers.WorkerRun(process, "step").seconds(2) > 0

@@ -1,11 +1,8 @@
 """Learning rates that change: schedules and functions in the place of a number."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
-from table import assert_same_bits, assert_same_run
+from table import assert_same_bits, assert_same_run, kept
 
 import zdlfast
 from zdlfast.schedules import Cosine, Step
@@ -101,15 +98,7 @@ def test_a_schedule_is_shown_and_kept_by_copies_pickles_state_and_files(rule, tm
         optimizer, params = make(COSINE), {"x": np.ones(3)}
         optimizer.update(params, gradients[0])
         assert repr(COSINE) in repr(optimizer)
-        loaded = make()
-        loaded.load_state_dict(optimizer.state_dict())
-        zdlfast.save(tmp_path / "a.npz", optimizer)
-        again = [
-            copy.deepcopy(optimizer),
-            pickle.loads(pickle.dumps(optimizer)),
-            loaded,
-            zdlfast.load(tmp_path / "a.npz")[0],
-        ]
+        again = kept(optimizer, tmp_path)
         start = params["x"].copy()
         for grads in gradients[1:]:
             optimizer.update(params, grads)

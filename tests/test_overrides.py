@@ -1,11 +1,8 @@
 """Options of some parameters that differ from those of the others."""
 
-import copy
-import pickle
-
 import numpy as np
 import pytest
-from table import assert_same_bits, assert_same_run
+from table import assert_same_bits, assert_same_run, kept
 
 import zdlfast
 from zdlfast import reference
@@ -189,15 +186,7 @@ def test_they_are_kept_by_copies_pickles_state_and_files(rule, rng, tmp_path):
     for make in (rule.fast, rule.numpy):
         optimizer, params = make(**rule.options, overrides=overrides), net(rng)
         optimizer.update(params, gradients[0])
-        loaded = make()
-        loaded.load_state_dict(optimizer.state_dict())
-        zdlfast.save(tmp_path / "a.npz", optimizer)
-        again = [
-            copy.deepcopy(optimizer),
-            pickle.loads(pickle.dumps(optimizer)),
-            loaded,
-            zdlfast.load(tmp_path / "a.npz")[0],
-        ]
+        again = kept(optimizer, tmp_path)
         start = copies(params)
         trained(optimizer, params, gradients[1:])
         for other in again:

@@ -300,7 +300,7 @@ class Optimizer(Locked):
                 container.update(new)
             stored.append((self._slots[i], container))
         stored += zip(self._numbers, self._next_numbers(), strict=True)
-        stored += [(self._counter or "_updates", self.updates + 1), ("_last", done)]
+        stored += [("updates", self.updates + 1), ("_last", done)]
         before = [(name, getattr(self, name)) for name, _ in stored]
         try:
             for name, value in stored:

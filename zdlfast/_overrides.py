@@ -73,7 +73,8 @@ class Overrides(Mapping[Pattern, Mapping[str, Any]]):
         return repr(self._given)
 
     def __reduce__(self) -> Any:
-        return _restored, (self._given,)
+        # As a plain dict, which the optimizer that it is given to checks again.
+        return dict, (self._given,)
 
     def resolve(self, keys: Iterable[Any]) -> None:
         """Find the options of parameters that were not met yet.
@@ -134,11 +135,3 @@ def _checked(where: str, name: Any, value: Any, cls: "type[Optimizer]") -> Any:
         raise ValueError(f"{what} concerns all parameters together: set it of the optimizer")
     known = ", ".join([_FROZEN, *cls._options, *_OF_ONE_PARAMETER])
     raise ValueError(f"{what} is no option of {cls.__name__}, expected one of: {known}")
-
-
-def _restored(given: dict[Pattern, Options]) -> Overrides:
-    """An object as pickle makes it: it was checked before, and its class checks it again."""
-    overrides = Overrides.__new__(Overrides)
-    overrides._given = given
-    overrides._unmatched, overrides.group_of, overrides.groups = set(given), {}, [{}]
-    return overrides

@@ -206,12 +206,7 @@ cdef class OnKernels(Locked):
             if entries != few:
                 free(entries)
         batch.make_state()
-        if batch.has_odd():
-            return batch
-        if batch.refused():
-            return False
-        batch.finish([])
-        return None
+        return batch if batch.has_odd() else batch.by_kernels()
 
     cdef object next_step(self, dict attributes, Py_ssize_t *at, double *numbers):
         """Compute what is of the coming step; return its count, if steps are counted.
@@ -682,11 +677,18 @@ cdef class Batch:
                 return True
         return False
 
-    def refused(self) -> bool:
+    cpdef bint refused(self) except -1:
         """Read all gradients, if the options ask for it; whether the update is to be skipped."""
         if not self.optimizer.groups.asks():
             return False
         return self.optimizer.refuses(self.entries, self.size)
+
+    cpdef object by_kernels(self):
+        """Do the whole update, if there are no odd entries: False if it is skipped."""
+        if self.refused():
+            return False
+        self.finish([])
+        return None
 
     def lr(self):
         """The learning rate of this update, where nothing is overridden; None without one."""

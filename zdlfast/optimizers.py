@@ -94,10 +94,7 @@ class KernelOptimizer(OnKernels, Optimizer):
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
         found = batch.odd()
         if not found:
-            if batch.refused():
-                return False
-            batch.finish([])
-            return None
+            return batch.by_kernels()
         step = Step(self, [key for _, key, *_ in found], batch.lr())
         odd = self._entries(params, found, step)
         if batch.refused():

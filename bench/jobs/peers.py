@@ -1,7 +1,7 @@
 """The job ``peers``: Adam at all sizes, by zdlfast and by what else a user would pick."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import plots, report
-from bench.libraries import CHECKED_STEPS, LR, PEERS, start
-from bench.plots import BLUE, ORANGE
+from bench.libraries import CHECKED_STEPS, LR, PEERS, started
+from bench.plots import BLUE, LIBRARIES
 from bench.timing import interleave, median
 from bench.updates import thread_counts
 from bench.worker import REST, Worker, WorkerRun
@@ -49,22 +49,6 @@ SECONDS, QUICK_SECONDS = 10.0, 1.0
 OURS, TWIN, LIMIT = "zdlfast", "NumPy", "limit"
 # Arrays of the largest peers: parameter, gradient, state, and what they need in between.
 ARRAYS = 8
-# Colour and stroke of the picture's lines: implementations of one library share a colour.
-LINES = {
-    LIMIT: ("0.45", "--"),
-    OURS: (BLUE, "-"),
-    "DeepSpeed CPUAdam": ("#2a9d8f", "-"),
-    "torch, fused": ("#d1495b", "-"),
-    "torch, foreach": ("#d1495b", "--"),
-    "torch, for-loop": ("#d1495b", ":"),
-    "numba": ("#7b4fc9", "-"),
-    "numba, exact": ("#7b4fc9", "--"),
-    "JAX, optax": ("#9a6b00", "-"),
-    "numexpr": ("#5d7f1e", "-"),
-    "thinc": ("#b5157a", "-"),
-    "NumPy, out=": (ORANGE, "--"),
-    "NumPy": (ORANGE, "-"),
-}
 
 
 @dataclass
@@ -140,20 +124,12 @@ def measure_all(
     sizes: list[int], dtype: str, seconds: float, step: report.Step, console: Console
 ) -> Iterator[Result]:
     """Measure all libraries, first on one thread, then on all."""
-    told: set[str] = set()
+    skipped = report.Skipped(console)
     for threads in thread_counts():
-        processes = {}
-        try:
-            for name in PEERS:
-                step(f"start {name}")
-                processes[name] = start(name, threads)
-                answer = processes[name].ask(do="prepare", elements=sizes[0], dtype=dtype)
-                if "error" in answer:
-                    processes.pop(name).end()
-                    if name not in told:
-                        why = "not installed" if answer.get("missing") else answer["error"]
-                        console.print(f"{name}: skipped, {why}", markup=False)
-                        told.add(name)
+        names = announced(PEERS, step)
+        with started(
+            names, threads, "bench.libraries", skipped, elements=sizes[0], dtype=dtype
+        ) as processes:
             for size in sizes:
                 needed = np.dtype(dtype).itemsize * size * ARRAYS * len(processes)
                 free = psutil.virtual_memory().available
@@ -164,9 +140,13 @@ def measure_all(
                     )
                     continue
                 yield _measure(Result(size, threads, dtype), dict(processes), seconds, step)
-        finally:
-            for process in processes.values():
-                process.end()
+
+
+def announced(names: Iterable[str], step: report.Step) -> Iterator[str]:
+    """The same names; each is shown as what is started next."""
+    for name in names:
+        step(f"start {name}")
+        yield name
 
 
 def _measure(
@@ -224,9 +204,9 @@ def draw(path: Path, results: list[Result]) -> None:
     for ax, count in zip(axes.flat, counts, strict=True):
         of_count = [r for r in results if r.threads == count]
         ends: dict[str, tuple[float, float]] = {}
-        for name in (name for name in LINES if name in of_count[-1].times):
+        for name in (name for name in LIBRARIES if name in of_count[-1].times):
             points = [(r.elements, r.ratio(name)) for r in of_count if name in r.times]
-            color, stroke = LINES[name]
+            color, stroke = LIBRARIES[name]
             width, marker = (3.5, "o") if name == OURS else (1.8, "" if name == LIMIT else "o")
             ax.plot(*zip(*points, strict=True), color=color, linestyle=stroke, linewidth=width,
                     marker=marker, markersize=4)  # fmt: skip
@@ -251,7 +231,7 @@ def _label_ends(ax: Axes, ends: dict[str, tuple[float, float]]) -> None:
     places = [float((np.log(ratio) - low) / (high - low)) for _, ratio in ends.values()]
     for (name, end), place in zip(ends.items(), plots.spread(places, 0.066), strict=True):
         text = {LIMIT: "streaming limit", OURS: OURS}.get(name, f"{name}  {report.ratio(end[1])}×")
-        color, _ = LINES[name]
+        color, _ = LIBRARIES[name]
         label = ax.annotate(text, end, (1.06, place), textcoords="axes fraction", va="center",
                             fontsize=11, color=color,
                             arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5,

@@ -14,8 +14,7 @@ from rich.table import Table
 
 from bench import plots, report
 from bench.internals import RULES
-from bench.libraries import start
-from bench.plots import BLUE, ORANGE
+from bench.libraries import started
 from bench.rule_libraries import LIBRARIES
 from bench.timing import interleave, median
 from bench.updates import thread_counts
@@ -48,16 +47,6 @@ OURS, TWIN, LIMIT = "zdlfast", "NumPy", "limit"
 # A step of another library may be away from NumPy's by this share of the largest one: `eps` is
 # not at the same place everywhere.
 AWAY = 0.01
-# Colour and stroke of the picture's lines.
-LINES = {
-    LIMIT: ("0.45", "--"),
-    OURS: (BLUE, "-"),
-    "torch, fused": ("#d1495b", "-"),
-    "torch, foreach": ("#d1495b", "--"),
-    "numba": ("#7b4fc9", "-"),
-    "JAX, optax": ("#9a6b00", "-"),
-    "NumPy": (ORANGE, "-"),
-}
 
 
 @dataclass
@@ -126,26 +115,15 @@ def measure_all(
     sizes: list[int], seconds: float, step: report.Step, console: Console
 ) -> Iterator[Result]:
     """Measure all rules, first on one thread, then on all."""
-    told: set[str] = set()
+    skipped = report.Skipped(console)
     for threads in thread_counts():
-        processes: dict[str, Worker] = {}
-        try:
-            for name in LIBRARIES:
-                processes[name] = start(name, threads, "bench.rule_libraries")
-                answer = processes[name].ask(do="prepare", rule=RULES[0], elements=sizes[0])
-                if "error" in answer:
-                    processes.pop(name).end()
-                    if name not in told:
-                        why = "not installed" if answer.get("missing") else answer["error"]
-                        console.print(f"{name}: skipped, {why}", markup=False)
-                        told.add(name)
+        with started(
+            LIBRARIES, threads, "bench.rule_libraries", skipped, rule=RULES[0], elements=sizes[0]
+        ) as processes:
             for rule in RULES:
                 for size in sizes:
                     step(f"{rule}, {size:,} elements")
                     yield _measure(rule, size, threads, processes, seconds)
-        finally:
-            for process in processes.values():
-                process.end()
 
 
 def _measure(
@@ -203,7 +181,7 @@ def draw(path: Path, results: list[Result]) -> None:
     handles = {}
     for ax, rule in zip(axes.flat, rules, strict=False):
         of_rule = [r for r in results if r.rule == rule]
-        for name, (color, stroke) in LINES.items():
+        for name, (color, stroke) in plots.LIBRARIES.items():
             points = [(r.elements, r.ratio(name)) for r in of_rule if name in r.times]
             if points:
                 width = 3.0 if name == OURS else 1.6

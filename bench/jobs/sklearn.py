@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 import zdlfast
 from bench import report
-from bench.equality import different_bits
+from bench.equality import different
 from bench.timing import Run, interleave, median
 from zdlfast.datasets import load_digits
 
@@ -194,13 +194,7 @@ def differences(own: MLPClassifier, fast: MLPClassifier) -> list[str]:
         if isinstance(value, list):
             for i, both in enumerate(zip(value, vars(fast._optimizer)[name], strict=True)):
                 pairs[f"{name}[{i}]"] = both
-    found = []
-    for what, (a, b) in pairs.items():
-        if a.dtype != b.dtype:
-            found.append(f"{what} are {b.dtype}, by scikit-learn {a.dtype}")
-        elif count := different_bits(a, b):
-            found.append(f"{what} differ in {count} of {a.size} elements")
-    return found
+    return different(pairs, "scikit-learn")
 
 
 def table(results: list[Result]) -> Table:
