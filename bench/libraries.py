@@ -132,6 +132,7 @@ def numba_exact(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
 def thinc(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     from thinc.api import Adam
 
+    refuse_float64(p)
     optimizer = Adam(LR, beta1=BETA1, beta2=BETA2, eps=EPS, L2=0.0, grad_clip=0.0)
     gradient = g.copy()
     # It sets the gradient to zero at each step, with which the state would become subnormal
@@ -163,9 +164,13 @@ def torch_fused(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
     return torch(p, g, threads, fused=True)
 
 
-def deepspeed(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+def refuse_float64(p: np.ndarray) -> None:
     if p.dtype != np.float32:
         raise TypeError("only for float32")
+
+
+def deepspeed(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    refuse_float64(p)
     os.environ["DS_ACCELERATOR"] = "cpu"
     import torch
     from deepspeed.ops.adam import DeepSpeedCPUAdam

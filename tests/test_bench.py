@@ -484,7 +484,11 @@ def test_every_installed_peer_takes_the_step_of_the_twin(name, dtype):
         pytest.skip(f"{module} is not installed")
     process = libraries.start(name, 1)
     try:
-        weights = process.ask(do="prepare", elements=1000, dtype=dtype.name)["weights"]
+        answer = process.ask(do="prepare", elements=1000, dtype=dtype.name)
+        if name == "thinc" and dtype == "float64":
+            assert answer["error"] == "TypeError: only for float32"
+            return
+        weights = answer["weights"]
         assert peers.WorkerRun(process, "step").seconds(2) > 0
         assert process.ask(do="drop") == {}
     finally:
