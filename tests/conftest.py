@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from table import KINDS, RULES
 
 from zdlfast import _engine
@@ -20,6 +21,13 @@ EXAMPLES = 1000  # at a time, because Hypothesis remembers them all
 def pytest_addoption(parser):
     text = f"examples that the property test draws, {EXAMPLES} at a time"
     parser.addoption("--examples", type=int, default=EXAMPLES, help=text)
+
+
+def pytest_configure(config):
+    # The same examples in every run: none depends on luck. Who asks for more gets new ones.
+    same = config.getoption("examples") == EXAMPLES
+    settings.register_profile("zdlfast", derandomize=same)
+    settings.load_profile("zdlfast")
 
 
 def pytest_generate_tests(metafunc):
