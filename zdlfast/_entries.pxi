@@ -120,6 +120,7 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
 cdef int classify(Entry *entry, int count) except -1:
     """Say what is to be done with an entry, and fill in what a kernel needs. Changes nothing."""
     cdef PyArrayObject **arrays = <PyArrayObject **>entry.values
+    cdef Layout[MAX_ARRAYS] layouts
     cdef int ndim, axis, i, flags, wide, kind
     cdef int order = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS
     cdef bint native = True, complete = True
@@ -171,7 +172,9 @@ cdef int classify(Entry *entry, int count) except -1:
     if n > 0:
         # Aligned, and contiguous in one common order: anything else needs strided iteration.
         if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
-            entry.strides = make_strides(arrays, count, True)
+            for i in range(count):
+                layouts[i] = layout_of(arrays[i])
+            entry.strides = make_strides(layouts, count, True)
             entry.width *= 4    # to gather and scatter elements takes a multiple of the time
         if shares_memory_inside(entry):
             free(entry.strides)
@@ -203,19 +206,32 @@ cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept
             high[0] += reach
 
 
+cdef inline void found_bounds(
+    const Entry *entry, int i, uintptr_t *low, uintptr_t *high
+) noexcept nogil:
+    """The same of a usual entry's array `i`, as it was found; `check_again` tells if it changed."""
+    cdef const Strides *of = entry.strides
+    cdef Py_ssize_t reach
+    cdef int axis
+    low[0] = <uintptr_t>entry.data[i]
+    high[0] = low[0] + (entry.n if of == NULL else 1) * itemsize(entry, i)
+    for axis in range(of.ndim if of != NULL else 0):
+        reach = (of.shape[axis] - 1) * of.strides[i][axis]
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+
+
 cdef bint shares_memory_inside(const Entry *entry) noexcept nogil:
     """Whether two arrays of an entry may share memory, or two elements of one that is written."""
     cdef uintptr_t[MAX_ARRAYS] low
     cdef uintptr_t[MAX_ARRAYS] high
     cdef int i, j
     for i in range(entry.count):
-        if entry.strides == NULL:
-            low[i] = <uintptr_t>entry.data[i]
-            high[i] = low[i] + entry.n * itemsize(entry, i)
-        else:
-            bounds(<PyArrayObject *>entry.values[i], &low[i], &high[i])
-            if i != 1 and overlaps_itself(entry.strides, i):
-                return True
+        found_bounds(entry, i, &low[i], &high[i])
+        if i != 1 and entry.strides != NULL and overlaps_itself(entry.strides, i):
+            return True
         for j in range(i):
             if low[i] < high[j] and low[j] < high[i]:
                 return True
@@ -296,10 +312,8 @@ cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept n
     """The memory of an entry's array `i`, if it is an array and has any."""
     cdef PyArrayObject *array = <PyArrayObject *>entry.values[i]
     cdef int axis
-    if entry.road == USUAL and entry.strides == NULL:
-        # As it was found; `check_again` tells if it changed.
-        extent.low = <uintptr_t>entry.data[i]
-        extent.high = extent.low + entry.n * itemsize(entry, i)
+    if entry.road == USUAL:
+        found_bounds(entry, i, &extent.low, &extent.high)
         extent.written = i != 1
         return entry.n > 0
     if array == NULL or not PyArray_Check(entry.values[i]):

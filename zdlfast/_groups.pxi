@@ -16,6 +16,7 @@ cdef struct Group:
     double clip_value           # infinite for no limit
     bint decoupled, maximize, flush, frozen
     # What is of the coming step:
+    Loop loop
     double[MAX_SCALARS] scalars
     double g_scale, decay       # of the gradient before the loop, if it is staged
     bint staged
@@ -156,6 +157,7 @@ cdef void fill_group(
         own[i] = group.own[i] if group.given[i] else options[i]
     if own_decay:
         own[last] = group.weight_decay if group.decoupled else 0.0
+    group.loop = rule.loop
     rule.scalars(own, t, numbers, scalars + FIRST_SCALAR)
     scalars[G_SCALE] = -1.0 if group.maximize else 1.0
     scalars[P_DECAY], scalars[FLUSH] = 1.0, <double>group.flush

@@ -179,7 +179,7 @@ cdef class OnKernels(Locked):
             if gathered == ALL_USUAL and not fresh and not self.loaded:
                 if self.groups.asks() and self.refuses(entries, ready):
                     return False
-                run(entries, ready, rule.loop)
+                run(entries, ready)
                 # Past the checks of __setattr__, which cost more than a small update.
                 if step is not None:
                     attributes[self.kernel.counter] = step
@@ -441,10 +441,10 @@ cdef inline bint next_in_step(
 
 # ------------------------------------------------------------------ entries -> memory
 
-cdef int run(Entry *entries, Py_ssize_t count, Loop loop) except -1:
+cdef int run(Entry *entries, Py_ssize_t count) except -1:
     """Execute the entries that kernels take. If it raises, it has changed nothing."""
     cdef Job job
-    job.entries, job.count, job.loop = entries, count, loop
+    job.entries, job.count = entries, count
     job.bytes = measure(entries, count)
     return with_threads(entries, count, job.bytes, execute_all, &job)
 
@@ -757,7 +757,7 @@ cdef class Batch:
             for name, value in after:
                 PyObject_GenericSetAttr(self.optimizer, name, value)
             check_again(self.entries, self.size)
-            run(self.entries, self.size, table[kernel.row].loop)
+            run(self.entries, self.size)
         except BaseException:
             for name, value in before:
                 try:
