@@ -22,7 +22,7 @@ ctypedef void (*Work)(void *job, int threads) noexcept nogil
 
 
 cdef int with_threads(
-    Entry *entries, Py_ssize_t count, int64_t bytes, Work work, void *job
+    Entry *entries, Py_ssize_t count, int64_t bytes, Work work, void *job, most=None
 ) except -1:
     """Have work done that moves so many bytes of entries' arrays, on threads if that pays."""
     cdef int threads = 1
@@ -34,6 +34,8 @@ cdef int with_threads(
     try:
         if bytes >= tuning.help_from or zdl_in_a_row():
             threads = get_num_threads()
+            if most is not None:
+                threads = min(threads, <int>most())
         check_again(entries, count)
         if bytes < tuning.release_from:
             work(job, threads)

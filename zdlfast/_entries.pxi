@@ -9,6 +9,7 @@ cdef enum:
 
 cdef struct Entry:
     PyObject *key                   # NULL in a list, where the place says it
+    ReadTensor read                 # of tensors; NULL for arrays
     PyObject *values[MAX_ARRAYS]    # parameter, gradient, state; NULL where there is none yet
     int count                       # of these
     int road
@@ -111,7 +112,7 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
                 <size_t>(entry.data[i] - entry.data[j] + bytes - 1) < <size_t>(2 * bytes - 1)
             ):
                 return False
-    entry.count, entry.made, entry.strides = count, False, NULL
+    entry.count, entry.made, entry.strides, entry.read = count, False, NULL, NULL
     entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
     entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
     return True
@@ -131,7 +132,7 @@ cdef int classify(Entry *entry, int count) except -1:
     for i in range(2, count):
         if entry.values[i] == Py_None:
             entry.values[i] = NULL
-    entry.count, entry.made, entry.strides = count, False, NULL
+    entry.count, entry.made, entry.strides, entry.read = count, False, NULL, NULL
     if entry.values[1] == Py_None:
         entry.road = FROZEN
         return 0

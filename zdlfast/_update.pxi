@@ -441,12 +441,18 @@ cdef inline bint next_in_step(
 
 # ------------------------------------------------------------------ entries -> memory
 
-cdef int run(Entry *entries, Py_ssize_t count) except -1:
-    """Execute the entries that kernels take. If it raises, it has changed nothing."""
+cdef int run(Entry *entries, Py_ssize_t count, most=None) except -1:
+    """Execute the entries that kernels take. If it raises, it has changed nothing.
+
+    Parameters
+    ----------
+    most : callable, optional
+        What gives the largest number of threads to take.
+    """
     cdef Job job
     job.entries, job.count = entries, count
     job.bytes = measure(entries, count)
-    return with_threads(entries, count, job.bytes, execute_all, &job)
+    return with_threads(entries, count, job.bytes, execute_all, &job, most)
 
 
 cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
@@ -457,6 +463,9 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
     for k in range(count):
         if entries[k].road != USUAL and entries[k].road != FRESH:
             continue
+        if entries[k].read != NULL:
+            check_tensors_again(&entries[k])
+            continue
         for i in range(entries[k].count):
             if entries[k].values[i] == NULL:
                 continue
@@ -466,6 +475,22 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
                 n *= PyArray_DIM(array, axis)
             if PyArray_BYTES(array) != entries[k].data[i] or n != entries[k].n:
                 raise RuntimeError("an array was resized or exchanged during an update")
+    return 0
+
+
+cdef int check_tensors_again(const Entry *entry) except -1:
+    cdef Tensor tensor
+    cdef Py_ssize_t n
+    cdef int i, axis
+    for i in range(entry.count):
+        n = 1
+        if entry.read(entry.values[i], &tensor) != 0:
+            PyErr_Clear()
+            n = -1
+        for axis in range(tensor.ndim if n > 0 else 0):
+            n *= tensor.shape[axis]
+        if n != entry.n or <char *>tensor.data + tensor.byte_offset != entry.data[i]:
+            raise RuntimeError("a tensor was resized or given other memory during a step")
     return 0
 
 

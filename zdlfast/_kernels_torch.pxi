@@ -1,0 +1,62 @@
+# The loops and scalars of torch's optimizers that differ from those of zdlfast's own rules.
+# Included by _kernels.pxi, which says how they are written.
+
+# ------------------------------------------------------------------ SGD with momentum
+
+# The first step takes the gradient as it is, whatever the dampening.
+cdef void torchmomentum_scalars(
+    const double *options, double t, double *numbers, double *scalars
+) noexcept nogil:
+    cdef double lr = options[0], momentum = options[1], dampening = options[2]
+    scalars[0], scalars[1], scalars[2] = momentum, 1 - dampening if t > 1 else 1.0, lr
+
+
+cdef inline void torchmomentum_loop(
+    P *restrict p, const G *restrict g, P *restrict b, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
+    cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
+    cdef double momentum = scalars[FIRST_SCALAR], rate = scalars[FIRST_SCALAR + 1]
+    cdef double lr = scalars[FIRST_SCALAR + 2]
+    cdef P buffer
+    for i in range(n):
+        buffer = <P>(times(momentum, b[i]) + times(rate, times(g_scale, g[i])))
+        p[i] = times(p_decay, p[i]) - times(lr, buffer)
+        b[i] = kept(buffer, flush)
+
+
+cdef void torchmomentum(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    call(
+        kind, a, n, s,
+        torchmomentum_loop, torchmomentum_loop, torchmomentum_loop,
+        torchmomentum_loop, torchmomentum_loop, torchmomentum_loop)
+
+
+# Its scalars are those above.
+cdef inline void torchnesterov_loop(
+    P *restrict p, const G *restrict g, P *restrict b, P *restrict _1, P *restrict _2,
+    Py_ssize_t n, const double *scalars, Variant variant,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double g_scale = unless_plain(scalars[G_SCALE], 1.0, variant)
+    cdef double p_decay = unless_plain(scalars[P_DECAY], 1.0, variant)
+    cdef double flush = unless_plain(scalars[FLUSH], 0.0, variant)
+    cdef double momentum = scalars[FIRST_SCALAR], rate = scalars[FIRST_SCALAR + 1]
+    cdef double lr = scalars[FIRST_SCALAR + 2]
+    cdef G grad
+    cdef P buffer
+    for i in range(n):
+        grad = times(g_scale, g[i])
+        buffer = <P>(times(momentum, b[i]) + times(rate, grad))
+        p[i] = <P>(times(p_decay, p[i]) - times(lr, grad + times(momentum, buffer)))
+        b[i] = kept(buffer, flush)
+
+
+cdef void torchnesterov(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept nogil:
+    call(
+        kind, a, n, s,
+        torchnesterov_loop, torchnesterov_loop, torchnesterov_loop,
+        torchnesterov_loop, torchnesterov_loop, torchnesterov_loop)

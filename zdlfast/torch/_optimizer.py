@@ -1,0 +1,164 @@
+"""The base of the optimizers for torch: one step in C, and torch's own for what is not usual."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Self
+
+import torch
+from torch.optim.optimizer import (
+    Optimizer,
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+)
+
+from zdlfast._engine import Plan, TensorSteps
+
+#: A parameter, and the group of options that it is in.
+Member = tuple[dict[str, Any], torch.Tensor]
+
+# Options of torch's that ask for another implementation.
+_OTHER_WAYS = ("foreach", "fused", "capturable", "differentiable")
+
+_profiles = torch.autograd._profiler_enabled
+
+
+class KernelOptimizer(Optimizer):
+    """The base of the optimizers for torch.
+
+    A class of torch's beside it in the bases gives the constructor, the names of the state, and
+    what becomes of tensors that no kernel takes.
+    """
+
+    #: torch's class of the same rule, if it has one.
+    _torch: ClassVar[type[Optimizer] | None] = None
+
+    _steps: TensorSteps
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        # Here, because a copy and a pickle have not got it, and do not call __init__.
+        self._steps = TensorSteps(
+            torch.Tensor.__dlpack_c_exchange_api__,
+            (torch.nn.Parameter, torch.Tensor),
+            self._planned,
+            torch._C._increment_version,
+            torch.get_num_threads,
+        )
+        return self
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__mro__[1:]:
+            if base.__module__.startswith("torch.optim.") and base is not Optimizer:
+                cls._torch = base
+                break
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step: change every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Called first; it computes the gradients anew and returns the loss.
+
+        Returns
+        -------
+        The loss that the closure returned, or None.
+        """
+        if (
+            _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _profiles()
+        ):
+            return self._hooked_step() if closure is None else self._hooked_step(closure)
+        return self._step(closure)
+
+    # Else torch would wrap it, and the wrapper takes several times as long as a small step.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        rest = self._steps.take(self.param_groups, self.state)
+        if rest is not None:
+            self._take_rest(*rest)
+        return loss
+
+    _hooked_step = Optimizer.profile_hook_step(_step)
+
+    def _take_rest(self, fresh: list[Member], odd: list[Member]) -> None:
+        """Take a step for which state has to be made, or which kernels do not take all of."""
+        if odd and self._torch is None:
+            raise TypeError(f"{type(self).__name__} takes {_EXPECTED}, got {_described(odd)}")
+        # State that is made in inference mode could not be changed outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            made = {param: self._new_state(group, param) for group, param in fresh}
+        if odd:
+            self._step_of_torch(odd)
+        rest = self._steps.take(self.param_groups, self.state, made, {id(p) for _, p in odd})
+        if rest is not None:
+            raise RuntimeError(
+                f"tensors were exchanged during a step: {_described(rest[0] + rest[1])}"
+            )
+
+    def _step_of_torch(self, members: list[Member]) -> None:
+        """Have torch's own class take a step over these parameters alone."""
+        assert self._torch is not None
+        step: Any = self._torch.step
+        if getattr(step, "hooked", False):
+            step = step.__wrapped__
+        groups = self.param_groups
+        params: dict[int, list[torch.Tensor]] = {}
+        for group, param in members:
+            params.setdefault(id(group), []).append(param)
+        self.param_groups = [
+            {**group, "params": params[id(group)]} for group in groups if id(group) in params
+        ]
+        try:
+            step(self)
+        finally:
+            self.param_groups = groups
+
+    def _planned(self, group: dict[str, Any]) -> Plan | None:
+        """What a kernel is to do for a group; None if it asks for another implementation."""
+        if any(group.get(way) for way in _OTHER_WAYS):
+            return None
+        params = group["params"]
+        if len(set(map(id, params))) != len(params):
+            return None  # the same parameter twice: its steps depend on each other
+        return self._plan(group)
+
+    def _plan(self, group: dict[str, Any]) -> Plan:
+        """What a kernel is to do for a group of the usual kind."""
+        raise NotImplementedError
+
+    def _new_state(self, group: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
+        """The state of a parameter before its first step."""
+        raise NotImplementedError
+
+
+_EXPECTED = "dense float32 or float64 tensors on the CPU, with gradients of the same dtype"
+
+
+def _described(members: Iterable[Member]) -> str:
+    found = []
+    for _, param in members:
+        grad = param.grad
+        text = f"{type(param).__name__} of {param.dtype}, {param.layout}, on {param.device}"
+        if grad is not None and (grad.dtype, grad.layout) != (param.dtype, param.layout):
+            text += f" with a gradient of {grad.dtype}, {grad.layout}"
+        found.append(text)
+    return "; ".join(dict.fromkeys(found))
+
+
+def new_number(value: float = 0.0) -> torch.Tensor:
+    """A number of a parameter's state, such as the count of its steps, as torch keeps it."""
+    double = torch.get_default_dtype() == torch.float64
+    return torch.tensor(value, dtype=torch.float64 if double else torch.float32, device="cpu")
+
+
+def zeros_like(param: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(param, memory_format=torch.preserve_format)
