@@ -15,6 +15,32 @@ if not hasattr(_torch.Tensor, "__dlpack_c_exchange_api__"):
         f"torch {_torch.__version__}"
     )
 
-from zdlfast.torch._of_torch import SGD, Adam, AdamW
+from zdlfast.torch._of_torch import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    RAdam,
+    RMSprop,
+)
+from zdlfast.torch._others import ADOPT, AdaBelief, AdaBound, Lion, ScheduleFreeAdamW
 
-__all__ = ["SGD", "Adam", "AdamW"]
+__all__ = [
+    "ADOPT",
+    "SGD",
+    "AdaBelief",
+    "AdaBound",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "ScheduleFreeAdamW",
+]

@@ -1,6 +1,7 @@
 """The base of the optimizers for torch: one step in C, and torch's own for what is not usual."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -10,7 +11,7 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from zdlfast._engine import Plan, TensorSteps
+from zdlfast._engine import Kernel, Plan, TensorSteps
 
 #: A parameter, and the group of options that it is in.
 Member = tuple[dict[str, Any], torch.Tensor]
@@ -30,6 +31,10 @@ class KernelOptimizer(Optimizer):
 
     #: torch's class of the same rule, if it has one.
     _torch: ClassVar[type[Optimizer] | None] = None
+    #: Of its rule, and where numbers in the state are in double precision, if that differs.
+    _kernel: ClassVar[Kernel]
+    _kernel_wide: ClassVar[Kernel | None] = None
+    _own_decay: ClassVar[bool] = False
 
     _steps: TensorSteps
 
@@ -124,20 +129,52 @@ class KernelOptimizer(Optimizer):
 
     def _planned(self, group: dict[str, Any]) -> Plan | None:
         """What a kernel is to do for a group; None if it asks for another implementation."""
-        if any(group.get(way) for way in _OTHER_WAYS):
-            return None
         params = group["params"]
-        if len(set(map(id, params))) != len(params):
-            return None  # the same parameter twice: its steps depend on each other
-        return self._plan(group)
+        if any(group.get(way) for way in _OTHER_WAYS) or len({*map(id, params)}) < len(params):
+            return None
+        kernel = self._kernel_for(group)
+        return Plan(
+            kernel,
+            tuple(map(partial(_option, group), kernel.options)),
+            weight_decay=group["weight_decay"],
+            decoupled=group.get("decoupled_weight_decay", False),
+            maximize=group["maximize"],
+            own_decay=self._own_decay,
+            wide=self._kernel_wide,
+        )
 
-    def _plan(self, group: dict[str, Any]) -> Plan:
-        """What a kernel is to do for a group of the usual kind."""
-        raise NotImplementedError
+    def _kernel_for(self, group: dict[str, Any]) -> Kernel:
+        """The kernel for a group with these options."""
+        return self._kernel
 
     def _new_state(self, group: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
         """The state of a parameter before its first step."""
-        raise NotImplementedError
+        kernel = self._kernel_for(group)
+        state: dict[str, Any] = {}
+        if kernel.counter is not None:
+            state[kernel.counter] = _zero()
+        state |= {name: self._new_number(name) for name in kernel.numbers}
+        state |= {name: self._new_slot(param) for name in kernel.slots}
+        return state
+
+    def _new_number(self, name: str) -> Any:
+        return _zero()
+
+    def _new_slot(self, param: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(param, memory_format=torch.preserve_format)
+
+
+def _option(group: dict[str, Any], name: str) -> Any:
+    """An option of a group, by the name that it has in the table of rules."""
+    if name in ("beta1", "beta2"):
+        return group["betas"][name == "beta2"]
+    return group[name]
+
+
+def _zero() -> torch.Tensor:
+    """A number of a parameter's state, as torch keeps it: in single precision, by default."""
+    double = torch.get_default_dtype() == torch.float64
+    return torch.zeros((), dtype=torch.float64 if double else torch.float32, device="cpu")
 
 
 _EXPECTED = "dense float32 or float64 tensors on the CPU, with gradients of the same dtype"
@@ -152,13 +189,3 @@ def _described(members: Iterable[Member]) -> str:
             text += f" with a gradient of {grad.dtype}, {grad.layout}"
         found.append(text)
     return "; ".join(dict.fromkeys(found))
-
-
-def new_number(value: float = 0.0) -> torch.Tensor:
-    """A number of a parameter's state, such as the count of its steps, as torch keeps it."""
-    double = torch.get_default_dtype() == torch.float64
-    return torch.tensor(value, dtype=torch.float64 if double else torch.float32, device="cpu")
-
-
-def zeros_like(param: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(param, memory_format=torch.preserve_format)
