@@ -38,6 +38,12 @@ EXPECTED = {
     "lion": "fc02df19881c130c82ac675805f8b1038d177584a5c9c4129604bf53aa030ce9",
     "adopt": "292e3cfe40025c367eab1a46808bb73556cd9a0148414965eed86967a09c40df",
     "schedulefreeadamw": "b626f87a5057b7abad823b5972237043a074d737a3100d7b3a9c3ab27fd951d7",
+    "torchmomentum": "622301f81dab99f39177ae195932f3cd688ccd7eb4b1a902ba4c1a6cb1a40140",
+    "torchnesterov": "cb6ad00d199247a8e715cb42a7c944d6c36acdbe6daca22c4fde5041e5aa93c3",
+    "torchadagrad": "f9f45b0153f5722487d88a1e9a2c87b6e7750bb53c9bb108bd1446d3c20d9c80",
+    "torchrmspropmomentum": "98c3d8fc646b6975141b8167947cec4cc9a11ac022d61c0e0468f4bff1d004b8",
+    "torchrmspropcentered": "d7c6718453a4a2801f7a24b47719a0ab596a26323472056da69aa14085ba36fb",
+    "torchrmspropcenteredmomentum": "69fea00bcd63b556d576907428ced02dd667d799688dde14854462f7107a3834",
 }
 COUNT, STEPS = 4099, 5
 MAX_SCALARS, FIRST_SCALAR, MAX_NUMBERS, MAX_ARRAYS = 16, 3, 4, 6
@@ -68,6 +74,12 @@ OPTIONS = {
     "lion": [0.1, 0.9, 0.99],
     "adopt": [0.1, 0.5, 0.75, 1e-6, 0.1],
     "schedulefreeadamw": [0.5, 0.5, 0.75, 4.0, 1.0, 2.0, 1e-7, 0.1],
+    "torchmomentum": [0.1, 0.9, 0.5],
+    "torchnesterov": [0.1, 0.9, 0.5],
+    "torchadagrad": [0.1, 0.5, 1e-7],
+    "torchrmspropmomentum": [0.1, 0.99, 0.9, 1e-7],
+    "torchrmspropcentered": [0.1, 0.99, 1e-7],
+    "torchrmspropcenteredmomentum": [0.1, 0.99, 0.9, 1e-7],
 }
 
 

@@ -210,7 +210,7 @@ cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept
 cdef inline void found_bounds(
     const Entry *entry, int i, uintptr_t *low, uintptr_t *high
 ) noexcept nogil:
-    """The same of a usual entry's array `i`, as it was found; `check_again` tells if it changed."""
+    """The same of a usual entry's array `i`, as it was found: `check_again` tells of changes."""
     cdef const Strides *of = entry.strides
     cdef Py_ssize_t reach
     cdef int axis

@@ -525,7 +525,7 @@ cdef class TensorSteps:
         self.types, self.plan, self.changed, self.threads = types, plan, changed, threads
         self.planned = []
 
-    def take(self, list groups, state, dict made=None, left_out=()):
+    def take(self, list groups, state, dict made=None, left_out=frozenset()):
         """Take a step over all parameters that have a gradient, or tell what is not usual.
 
         Parameters

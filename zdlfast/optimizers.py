@@ -213,15 +213,21 @@ class TorchAdagrad(KernelOptimizer, reference.TorchAdagrad, rule="TorchAdagrad")
     pass
 
 
-class TorchRMSpropMomentum(KernelOptimizer, reference.TorchRMSpropMomentum, rule="TorchRMSpropMomentum"):
+class TorchRMSpropMomentum(
+    KernelOptimizer, reference.TorchRMSpropMomentum, rule="TorchRMSpropMomentum"
+):
     pass
 
 
-class TorchRMSpropCentered(KernelOptimizer, reference.TorchRMSpropCentered, rule="TorchRMSpropCentered"):
+class TorchRMSpropCentered(
+    KernelOptimizer, reference.TorchRMSpropCentered, rule="TorchRMSpropCentered"
+):
     pass
 
 
-class TorchRMSpropCenteredMomentum(KernelOptimizer, reference.TorchRMSpropCenteredMomentum, rule="TorchRMSpropCenteredMomentum"):
+class TorchRMSpropCenteredMomentum(
+    KernelOptimizer, reference.TorchRMSpropCenteredMomentum, rule="TorchRMSpropCenteredMomentum"
+):
     pass
 
 

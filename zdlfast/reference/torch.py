@@ -1,7 +1,7 @@
 """The rules of torch's optimizers that differ from zdlfast's own, in plain NumPy.
 
-`zdlfast.torch` has the others by the rules that are here for everyone: AdamW, RMSprop, RAdam and so
-on. These are no public classes of zdlfast.
+`zdlfast.torch` takes the others from the rules that are here for everyone: AdamW, RMSprop, RAdam
+and so on. These are no public classes of zdlfast.
 """
 
 from typing import Any, Unpack

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 
 from zdlfast._engine import Kernel
-from zdlfast.torch._optimizer import KernelOptimizer
+from zdlfast.torch._optimizer import KernelOptimizer, zero
 
 _MEANS = ("exp_avg", "exp_avg_sq")
 _ADAM = ("lr", "beta1", "beta2", "eps")
@@ -49,7 +49,7 @@ class NAdam(KernelOptimizer, torch.optim.NAdam):
     _kernel_wide = Kernel("nadam", _NADAM, _MEANS, "step", ("mu_product",))
 
     def _new_number(self, name: str) -> torch.Tensor:
-        return super()._new_number(name) + 1.0
+        return zero().fill_(1.0)
 
 
 class RAdam(KernelOptimizer, torch.optim.RAdam):
@@ -70,7 +70,8 @@ class Adagrad(KernelOptimizer, torch.optim.Adagrad):
     _kernel = Kernel("torchadagrad", ("lr", "lr_decay", "eps"), ("sum",), "step")
 
     def _new_slot(self, param: torch.Tensor) -> torch.Tensor:
-        return super()._new_slot(param) + self.defaults["initial_accumulator_value"]
+        initial: float = self.defaults["initial_accumulator_value"]
+        return super()._new_slot(param).fill_(initial)
 
 
 class Adadelta(KernelOptimizer, torch.optim.Adadelta):

@@ -19,7 +19,7 @@ Member = tuple[dict[str, Any], torch.Tensor]
 # Options of torch's that ask for another implementation.
 _OTHER_WAYS = ("foreach", "fused", "capturable", "differentiable")
 
-_profiles = torch.autograd._profiler_enabled
+_profiles: Callable[[], bool] = torch._C._autograd._profiler_enabled
 
 
 class KernelOptimizer(Optimizer):
@@ -152,13 +152,13 @@ class KernelOptimizer(Optimizer):
         kernel = self._kernel_for(group)
         state: dict[str, Any] = {}
         if kernel.counter is not None:
-            state[kernel.counter] = _zero()
+            state[kernel.counter] = zero()
         state |= {name: self._new_number(name) for name in kernel.numbers}
         state |= {name: self._new_slot(param) for name in kernel.slots}
         return state
 
     def _new_number(self, name: str) -> Any:
-        return _zero()
+        return zero()
 
     def _new_slot(self, param: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(param, memory_format=torch.preserve_format)
@@ -171,7 +171,7 @@ def _option(group: dict[str, Any], name: str) -> Any:
     return group[name]
 
 
-def _zero() -> torch.Tensor:
+def zero() -> torch.Tensor:
     """A number of a parameter's state, as torch keeps it: in single precision, by default."""
     double = torch.get_default_dtype() == torch.float64
     return torch.zeros((), dtype=torch.float64 if double else torch.float32, device="cpu")
