@@ -48,7 +48,7 @@ class NAdam(KernelOptimizer, torch.optim.NAdam):
     _kernel = Kernel("torchnadam", _NADAM, _MEANS, "step", ("mu_product",))
     _kernel_wide = Kernel("nadam", _NADAM, _MEANS, "step", ("mu_product",))
 
-    def _new_number(self, name: str) -> torch.Tensor:
+    def _new_number(self, group: dict[str, Any], name: str) -> torch.Tensor:
         return zero().fill_(1.0)
 
 

@@ -153,11 +153,11 @@ class KernelOptimizer(Optimizer):
         state: dict[str, Any] = {}
         if kernel.counter is not None:
             state[kernel.counter] = zero()
-        state |= {name: self._new_number(name) for name in kernel.numbers}
+        state |= {name: self._new_number(group, name) for name in kernel.numbers}
         state |= {name: self._new_slot(param) for name in kernel.slots}
         return state
 
-    def _new_number(self, name: str) -> Any:
+    def _new_number(self, group: dict[str, Any], name: str) -> Any:
         return zero()
 
     def _new_slot(self, param: torch.Tensor) -> torch.Tensor:

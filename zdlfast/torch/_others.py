@@ -52,7 +52,7 @@ class OwnOptimizer(KernelOptimizer):
             )
         return plan
 
-    def _new_number(self, name: str) -> float:
+    def _new_number(self, group: dict[str, Any], name: str) -> float:
         return 0.0
 
 
@@ -138,7 +138,7 @@ class AdaBound(OwnOptimizer, rule="AdaBound"):
     betas : tuple of float, default (0.9, 0.999)
         The shares of the two means that survive a step.
     final_lr : float, default 0.1
-        The rate that all elements end at, if `lr` stays what it was in the first step.
+        The rate that all elements end at, if `lr` stays what it was at first.
     gamma : float, default 1e-3
         How fast the bounds narrow.
     eps : float, default 1e-8
@@ -169,6 +169,15 @@ class AdaBound(OwnOptimizer, rule="AdaBound"):
             "weight_decay": weight_decay, "decoupled_weight_decay": decoupled_weight_decay,
             "maximize": maximize,
         })  # fmt: skip
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        # As it is now: a scheduler may change the rate before the first step.
+        param_group.setdefault("base_lr", float(param_group.get("lr", self.defaults["lr"])))
+        super().add_param_group(param_group)
+
+    def _new_number(self, group: dict[str, Any], name: str) -> float:
+        base_lr: float = group["base_lr"]
+        return base_lr
 
 
 class ADOPT(OwnOptimizer, rule="ADOPT"):
