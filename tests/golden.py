@@ -43,7 +43,7 @@ EXPECTED = {
     "torchadagrad": "f9f45b0153f5722487d88a1e9a2c87b6e7750bb53c9bb108bd1446d3c20d9c80",
     "torchrmspropmomentum": "98c3d8fc646b6975141b8167947cec4cc9a11ac022d61c0e0468f4bff1d004b8",
     "torchrmspropcentered": "d7c6718453a4a2801f7a24b47719a0ab596a26323472056da69aa14085ba36fb",
-    "torchrmspropcenteredmomentum": "69fea00bcd63b556d576907428ced02dd667d799688dde14854462f7107a3834",
+    "torchrmspropcenteredmomentum": "69fea00bcd63b556d576907428ced02dd667d799688dde14854462f7107a3834",  # noqa: E501
 }
 COUNT, STEPS = 4099, 5
 MAX_SCALARS, FIRST_SCALAR, MAX_NUMBERS, MAX_ARRAYS = 16, 3, 4, 6

@@ -1,4 +1,4 @@
-"""Optimizers for torch: the bits of NumPy's rules, and how far torch's own numbers are from them."""
+"""Optimizers for torch: the bits of the rules in NumPy, and how near these are to torch's own."""
 
 import numpy as np
 import pytest

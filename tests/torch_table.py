@@ -120,8 +120,11 @@ def values(params):
 
 
 def copies(params):
-    """The same parameters, with copies of the same gradients."""
-    return copy.deepcopy(params)
+    """The same parameters with the same gradients."""
+    others = copy.deepcopy(params)
+    for param, other in zip(params, others, strict=True):
+        other.grad = None if param.grad is None else param.grad.clone()
+    return others
 
 
 def state_of(optimizer, params):

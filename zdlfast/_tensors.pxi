@@ -248,7 +248,7 @@ cdef class TensorBatch:
         cdef int missing = 0, parts = slots + numbers
         if plan.has_state:
             if beside.state == NULL:
-                return FRESH
+                return FRESH if self.read_arrays(entry) else ODD
             if not is_dict(beside.state):
                 return ODD
             if kernel.counter is not None:
@@ -273,7 +273,7 @@ cdef class TensorBatch:
                     entry.count += 1
                     Py_INCREF(found)
             if missing:
-                return FRESH if missing == parts else ODD
+                return FRESH if missing == parts and self.read_arrays(entry) else ODD
         if not self.read_arrays(entry):
             return ODD
         if kernel.counter is not None:

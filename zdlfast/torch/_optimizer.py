@@ -1,8 +1,8 @@
 """The base of the optimizers for torch: one step in C, and torch's own for what is not usual."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, ClassVar, Self
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 import torch
 from torch.optim.optimizer import (
@@ -36,19 +36,16 @@ class KernelOptimizer(Optimizer):
     _kernel_wide: ClassVar[Kernel | None] = None
     _own_decay: ClassVar[bool] = False
 
-    _steps: TensorSteps
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = super().__new__(cls)
-        # Here, because a copy and a pickle have not got it, and do not call __init__.
-        self._steps = TensorSteps(
+    # Made when it is first asked for: copies and pickles come without it, and call no __init__.
+    @cached_property
+    def _steps(self) -> TensorSteps:
+        return TensorSteps(
             torch.Tensor.__dlpack_c_exchange_api__,
-            (torch.nn.Parameter, torch.Tensor),
+            _TYPES,
             self._planned,
             torch._C._increment_version,
             torch.get_num_threads,
         )
-        return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -96,6 +93,8 @@ class KernelOptimizer(Optimizer):
 
     def _take_rest(self, fresh: list[Member], odd: list[Member]) -> None:
         """Take a step for which state has to be made, or which kernels do not take all of."""
+        for _, param in odd:
+            _check_memory(param, param.grad, *self.state.get(param, {}).values())
         if odd and self._torch is None:
             raise TypeError(f"{type(self).__name__} takes {_EXPECTED}, got {_described(odd)}")
         # State that is made in inference mode could not be changed outside of it.
@@ -177,6 +176,27 @@ def zero() -> torch.Tensor:
     return torch.zeros((), dtype=torch.float64 if double else torch.float32, device="cpu")
 
 
+def _check_memory(*tensors: Any) -> None:
+    """Raise if a tensor's storage was freed or cut off: torch's own step would crash."""
+    for tensor in tensors:
+        if (
+            type(tensor) not in _TYPES
+            or tensor.layout is not torch.strided
+            or tensor.device.type != "cpu"
+            or tensor._is_zerotensor()
+            or not tensor.numel()
+        ):
+            continue
+        last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+        needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
+        if tensor.untyped_storage().nbytes() < needed:
+            raise RuntimeError(
+                f"a tensor of shape {tuple(tensor.shape)} has a storage of "
+                f"{tensor.untyped_storage().nbytes()} bytes, expected {needed}: it was freed"
+            )
+
+
+_TYPES = (torch.nn.Parameter, torch.Tensor)
 _EXPECTED = "dense float32 or float64 tensors on the CPU, with gradients of the same dtype"
 
 

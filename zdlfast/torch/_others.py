@@ -40,7 +40,8 @@ class OwnOptimizer(KernelOptimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         group = {**self.defaults, **param_group}
         for name, bound in (*RULES[self._rule].options.items(), ("weight_decay", UNBOUNDED)):
-            validation.option(name, float(_option(group, name)), bound)
+            value = _option(group, name)
+            validation.option(name, value.item() if torch.is_tensor(value) else value, bound)
         super().add_param_group(param_group)
 
     def _planned(self, group: dict[str, Any]) -> Any:
@@ -171,9 +172,9 @@ class AdaBound(OwnOptimizer, rule="AdaBound"):
         })  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        # As it is now: a scheduler may change the rate before the first step.
-        param_group.setdefault("base_lr", float(param_group.get("lr", self.defaults["lr"])))
         super().add_param_group(param_group)
+        # As it is now: a scheduler may change the rate before the first step.
+        param_group.setdefault("base_lr", float(param_group["lr"]))
 
     def _new_number(self, group: dict[str, Any], name: str) -> float:
         base_lr: float = group["base_lr"]
