@@ -75,7 +75,7 @@ cdef void execute_blocks(
     cdef const Group *group = entry.group
     cdef Py_ssize_t n, past = 0
     cdef int i, kind = entry.kind | group.variant
-    if entry.strides == NULL:
+    if entry.strides == NULL or entry.strides.is_contiguous[0]:
         past = <uintptr_t>entry.data[0] % CACHE_LINE // itemsize(entry, 0)
         past = (past + first) % (CACHE_LINE // itemsize(entry, 0))
     if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
