@@ -19,9 +19,7 @@ with warnings.catch_warnings():
 import zdlfast.torch  # noqa: E402
 
 INFOS = [
-    info
-    for info in common_optimizers.optim_db
-    if info.optim_cls.__name__ in zdlfast.torch.__all__
+    info for info in common_optimizers.optim_db if info.optim_cls.__name__ in zdlfast.torch.__all__
 ]
 STEPS = 7  # as in torch's suite
 
