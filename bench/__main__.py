@@ -48,6 +48,7 @@ PUBLISHED = [
     peers.main,
     denormals.main,
     sklearn.main,
+    rules.main,
 ]
 
 
