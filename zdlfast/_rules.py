@@ -37,6 +37,10 @@ class Rule:
     #: The attributes that are True or False, saved like options; each with the slots that it adds
     #: to those of the rule, and then its loop has the attribute's name behind its own.
     flags: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: The slots that are never negative: in 8 bits they have no sign, and do not become zero.
+    positive: tuple[str, ...] = ()
+    #: The slots that are not kept in fewer bits, because an error in them is one in the parameter.
+    exact: tuple[str, ...] = ()
     #: Whether ``common.optimizer`` of the book has it.
     book: bool = True
     #: Whether it is for users, and not for an adapter alone.
@@ -77,33 +81,66 @@ RULES = {
         Rule("SGD", {"lr": UNBOUNDED}),
         Rule("Momentum", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",)),
         Rule("Nesterov", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",)),
-        Rule("AdaGrad", {"lr": UNBOUNDED, "eps": UNBOUNDED}, ("h",)),
-        Rule("RMSprop", {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED}, ("h",)),
-        Rule("Adam", _ADAM, ("m", "v"), "iter"),
+        Rule("AdaGrad", {"lr": UNBOUNDED, "eps": UNBOUNDED}, ("h",), positive=("h",)),
+        Rule(
+            "RMSprop",
+            {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED},
+            ("h",),
+            positive=("h",),
+        ),
+        Rule("Adam", _ADAM, ("m", "v"), "iter", positive=("v",)),
         Rule("NesterovBook2", {"lr": UNBOUNDED, "momentum": FRACTION}, ("v",), book=False),
-        Rule("AdamW", _ADAM, ("m", "v"), "iter", flags={"amsgrad": ("v_max",)}, book=False),
-        Rule("AMSGrad", _ADAM, ("m", "v", "v_max"), "iter", book=False),
+        Rule(
+            "AdamW",
+            _ADAM,
+            ("m", "v"),
+            "iter",
+            flags={"amsgrad": ("v_max",)},
+            positive=("v", "v_max"),
+            book=False,
+        ),
+        Rule(
+            "AMSGrad", _ADAM, ("m", "v", "v_max"), "iter", positive=("v", "v_max"), book=False
+        ),
         Rule(
             "NAdam",
             {**_MEANS, "momentum_decay": UNBOUNDED, "eps": UNBOUNDED},
             ("m", "v"),
             "iter",
             {"mu_product": ("beta1", "momentum_decay")},
+            positive=("v",),
             book=False,
         ),
-        Rule("RAdam", _ADAM, ("m", "v"), "iter", book=False),
-        Rule("Adamax", _ADAM, ("m", "u"), "iter", book=False),
+        Rule("RAdam", _ADAM, ("m", "v"), "iter", positive=("v",), book=False),
+        Rule("Adamax", _ADAM, ("m", "u"), "iter", positive=("u",), book=False),
         Rule(
             "AdaDelta",
             {"lr": UNBOUNDED, "decay_rate": FRACTION, "eps": UNBOUNDED},
             ("h", "d"),
+            positive=("h", "d"),
             book=False,
         ),
-        Rule("AdaBound", _BOUND, ("m", "v"), "iter", {"base_lr": ("lr",)}, book=False),
-        Rule("AMSBound", _BOUND, ("m", "v", "v_max"), "iter", {"base_lr": ("lr",)}, book=False),
-        Rule("AdaBelief", _ADAM, ("m", "s"), "iter", book=False),
+        Rule(
+            "AdaBound",
+            _BOUND,
+            ("m", "v"),
+            "iter",
+            {"base_lr": ("lr",)},
+            positive=("v",),
+            book=False,
+        ),
+        Rule(
+            "AMSBound",
+            _BOUND,
+            ("m", "v", "v_max"),
+            "iter",
+            {"base_lr": ("lr",)},
+            positive=("v", "v_max"),
+            book=False,
+        ),
+        Rule("AdaBelief", _ADAM, ("m", "s"), "iter", positive=("s",), book=False),
         Rule("Lion", _MEANS, ("m",), book=False),
-        Rule("ADOPT", _ADAM, ("m", "v"), "iter", own_decay=True, book=False),
+        Rule("ADOPT", _ADAM, ("m", "v"), "iter", own_decay=True, positive=("v",), book=False),
         Rule(
             "ScheduleFreeAdamW",
             {
@@ -121,6 +158,8 @@ RULES = {
             },
             own_decay=True,
             flags={"training": ()},
+            positive=("v",),
+            exact=("d",),
             book=False,
         ),
         Rule(
@@ -128,6 +167,7 @@ RULES = {
             _ADAM,
             ("m", "v"),
             "iter",
+            positive=("v",),
             book=False,
             public=False,
             other_loop="sklearnadam_numpy1" if np.__version__.startswith("1.") else "",

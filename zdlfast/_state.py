@@ -111,6 +111,15 @@ def snapshot(optimizer: "Optimizer", getstate: Callable[[], Any]) -> Any:
     return attributes if slots is None else (attributes, slots)
 
 
+def nbytes(optimizer: "Optimizer") -> int:
+    """The bytes that the state of all parameters takes, in all slots."""
+    return sum(
+        int(getattr(value, "nbytes", 0))
+        for slot in optimizer._slots
+        for value in _by_key(getattr(optimizer, slot) or {}).values()
+    )
+
+
 def check_format(version: Any) -> None:
     """Raise the error of a state that this version cannot read."""
     if type(version) is not int or version < 1:
