@@ -177,6 +177,8 @@ class EncodedState:
 
     def is_whole(self) -> bool:
         """Whether its arrays are as its format, dtype and shape have them."""
+        if self.format not in _CODES:
+            return False
         try:
             like = type(self).zeros(self.format, self.dtype, self.shape, self.signed)
         except (TypeError, ValueError):

@@ -6,8 +6,8 @@ cdef void *encoded_type = <PyObject *>EncodedState
 # Of the arrays of an entry, those that are encoded.
 cdef struct Coding:
     int[MAX_ARRAYS] format          # FULL: an array as it is
-    PyObject *codes[MAX_ARRAYS]     # held
-    PyObject *scales[MAX_ARRAYS]    # held; NULL without any
+    PyObject *codes[MAX_ARRAYS]     # held; what the object has there, or NULL
+    PyObject *scales[MAX_ARRAYS]    # held; the same
 
 
 cdef Coding *find_coding(PyObject **values, int count) except? NULL:
@@ -32,10 +32,12 @@ cdef Coding *find_coding(PyObject **values, int count) except? NULL:
 
 cdef int find_codes(Coding *coding, int i, encoded) except -1:
     cdef object codes = encoded.codes, scales = encoded.scales
+    coding.format[i] = SIGNED_8BIT if encoded.signed else UNSIGNED_8BIT
     if encoded.format == "bfloat16":
         coding.format[i] = BFLOAT16
+    elif encoded.format != "8bit":
+        return 0                # without codes it is not whole
     else:
-        coding.format[i] = SIGNED_8BIT if encoded.signed else UNSIGNED_8BIT
         coding.scales[i] = <PyObject *>scales
         Py_INCREF(coding.scales[i])
     coding.codes[i] = <PyObject *>codes
@@ -67,7 +69,8 @@ cdef inline bint is_memory(PyObject *value, int kind, Py_ssize_t n) noexcept:
     cdef PyArrayObject *array = <PyArrayObject *>value
     cdef int needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_WRITEABLE
     return (
-        PyArray_CheckExact(value)
+        value != NULL
+        and PyArray_CheckExact(value)
         and PyArray_TYPE(array) == kind
         and PyArray_ISNOTSWAPPED(array)
         and PyArray_FLAGS(array) & needed == needed

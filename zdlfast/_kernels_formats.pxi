@@ -46,10 +46,8 @@ cdef inline float top_of(bint signed) noexcept nogil:
     return 3.859375 if signed else 3.87493896484375
 
 
-cdef inline float not_too_small(float scale) noexcept nogil:
-    """A scale as codes take it: NaN stays."""
-    cdef float least = 7.888609052210118e-31                # 2**-100
-    return least if scale < least else scale
+cdef inline float least_scale() noexcept nogil:
+    return 7.888609052210118e-31                            # 2**-100
 
 
 cdef inline void decode_8bit(
@@ -62,7 +60,9 @@ cdef inline void decode_8bit(
     cdef const uint32_t *word
     cdef float *value
     for group in range(GROUPS):
-        factors[group] = not_too_small(scales[group]) / top_of(signed)
+        # NaN stays.
+        factors[group] = (
+            least_scale() if scales[group] < least_scale() else scales[group]) / top_of(signed)
     for group in range(GROUPS):
         word, value = words + group * GROUP % WORDS, x + group * GROUP
         factor, shift = factors[group], group * GROUP // WORDS * 8
@@ -87,7 +87,9 @@ cdef inline void encode_8bit(
     cdef float *value
     find_scales(x, scales)
     for group in range(GROUPS):
-        factors[group] = top_of(signed) / not_too_small(scales[group])
+        # NaN, which a group of zeros has for a scale now, must not get into its codes.
+        factors[group] = top_of(signed) / (
+            scales[group] if scales[group] > least_scale() else least_scale())
     for group in range(GROUPS):
         word, value = words + group * GROUP % WORDS, x + group * GROUP
         factor, shift = factors[group], group * GROUP // WORDS * 8
