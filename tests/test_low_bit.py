@@ -185,7 +185,7 @@ def test_any_memory_layout_has_the_bits_of_contiguous_memory(rule, options, rng)
     fast, numpy = both(rule, options)
     ours, theirs = layouts(), {}
     theirs = {key: np.array(value, value.dtype.newbyteorder("=")) for key, value in ours.items()}
-    plain, also = both(rule, options)
+    plain, _ = both(rule, options)
     contiguous = copies(theirs)
     for _ in range(3):
         grads = layouts()
@@ -326,7 +326,7 @@ def test_8_bits_are_wrong_by_3_percent_of_a_value_and_a_trifle_of_the_largest_on
     error = np.abs(groups(exact, signed) - exact)
     bound = (exact + floor) / 32
     if not signed:
-        bound = np.maximum(bound, floor / 16)   # what is not zero does not become zero
+        bound = np.maximum(bound, floor / 16)  # what is not zero does not become zero
     assert np.all(error <= bound * 1.001)
     assert np.any(error > bound * 0.9)
 
@@ -358,7 +358,9 @@ def test_a_group_with_nan_or_infinity_is_nan_and_its_neighbours_are_not(signed):
     for bad in (np.nan, -np.nan, np.inf, -np.inf):
         values = np.ones((3, 32), "f")
         values[1, 7] = bad
-        assert np.array_equal(np.isnan(groups(values, signed)), np.arange(3)[:, None] == [[1] * 32])
+        assert np.array_equal(
+            np.isnan(groups(values, signed)), np.arange(3)[:, None] == [[1] * 32]
+        )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -3.5])
@@ -387,7 +389,7 @@ def test_chance_is_right_on_the_average(format, signed, rng):
     for key in range(count):
         encoded.store(exact, _formats.random_bits(key, 4))
         total += encoded.numpy()
-    # A step between two codes is 1/16 or 1/128 of a value at most: the mean has a fraction of that.
+    # A step between two codes is 1/16 or 1/128 of a value at most, and the mean a fraction off.
     step = 1 / 16 if format == "8bit" else 1 / 128
     deviation = np.abs(total / count - exact) / exact
     assert deviation.max() < 5 * step / 2 / np.sqrt(count)
@@ -478,7 +480,9 @@ def test_every_slot_that_is_divided_by_or_rooted_has_no_sign(rng):
         for _ in range(20):
             optimizer.update(params, {"W": rng.standard_normal(500)})
         for slot in row.slots:
-            assert (slot in optimizer._positive) == bool(np.all(getattr(optimizer, slot)["W"] >= 0))
+            assert (slot in optimizer._positive) == bool(
+                np.all(getattr(optimizer, slot)["W"] >= 0)
+            )
 
 
 def test_nbytes_are_those_of_all_state():
@@ -591,12 +595,18 @@ def state_with(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s | {"format": "4bit"}, r"v\['W'\] has format '4bit', expected one of \['8bit'"),
+        (
+            lambda s: s | {"format": "4bit"},
+            r"v\['W'\] has format '4bit', expected one of \['8bit'",
+        ),
         (lambda s: s | {"dtype": "float16"}, "has dtype 'float16', expected one of"),
         (lambda s: s | {"shape": [7.0]}, r"has the shape \[7.0\]"),
         (lambda s: s | {"signed": 1}, "must be a bool, got 1"),
         (lambda s: s | {"signed": True}, "signed=True, expected False"),
-        (lambda s: s | {"codes": s["codes"][1:]}, r"codes of the encoded state v\['W'\] do not fit"),
+        (
+            lambda s: s | {"codes": s["codes"][1:]},
+            r"codes of the encoded state v\['W'\] do not fit",
+        ),
         (lambda s: s | {"scales": None}, r"scales of the encoded state v\['W'\] do not fit 8bit"),
         (lambda s: s | {"scales": s["scales"].astype("d")}, "scales of the encoded state"),
         (lambda s: {k: v for k, v in s.items() if k != "codes"}, "has no 'codes'"),
@@ -674,7 +684,11 @@ def test_codes_are_changed_in_place(make, options):
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda s: setattr(s, "codes", s.codes[1:]), ValueError, "codes or scales that do not fit"),
+        (
+            lambda s: setattr(s, "codes", s.codes[1:]),
+            ValueError,
+            "codes or scales that do not fit",
+        ),
         (lambda s: setattr(s, "codes", s.codes.astype(int)), ValueError, "codes or scales"),
         (lambda s: setattr(s, "codes", None), ValueError, "codes or scales that do not fit"),
         (lambda s: setattr(s, "scales", s.scales[::2]), ValueError, "codes or scales"),
@@ -719,7 +733,7 @@ def test_a_wrong_value_is_told(make, name, value, error, message):
 
 
 def test_the_seed_is_that_of_all_parameters():
-    with pytest.raises(ValueError, match="state_seed.* concerns all parameters together"):
+    with pytest.raises(ValueError, match=r"state_seed.* concerns all parameters together"):
         zdlfast.Adam(overrides={"W": {"state_seed": 3}})
 
 

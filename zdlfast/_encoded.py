@@ -153,12 +153,11 @@ class EncodedState:
         for key, known in (("format", _CODES), ("dtype", _DTYPES)):
             if not (isinstance(parts[key], str) and parts[key] in known):
                 raise ValueError(
-                    f"the encoded state {name} has {key} {parts[key]!r}, expected one of {[*known]}"
+                    f"the encoded state {name} has {key} {parts[key]!r}, expected one of "
+                    f"{[*known]}"
                 )
         shape, signed = parts["shape"], parts["signed"]
-        if not (
-            isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)
-        ):
+        if not (isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)):
             raise ValueError(f"the encoded state {name} has the shape {shape!r}")
         if not isinstance(signed, bool):
             raise TypeError(f"signed of the encoded state {name} must be a bool, got {signed!r}")
@@ -183,9 +182,11 @@ class EncodedState:
             like = type(self).zeros(self.format, self.dtype, self.shape, self.signed)
         except (TypeError, ValueError):
             return False
-        return is_same_kind(self.codes, like.codes) and (
-            self.scales is like.scales is None or is_same_kind(self.scales, like.scales)
-        ) and all(array.flags.writeable for array in self.arrays())
+        return (
+            is_same_kind(self.codes, like.codes)
+            and (self.scales is like.scales is None or is_same_kind(self.scales, like.scales))
+            and all(array.flags.writeable for array in self.arrays())
+        )
 
     def __repr__(self) -> str:
         return f"EncodedState({self.format!r}, {self.dtype}, {self.shape}, {self.nbytes} bytes)"

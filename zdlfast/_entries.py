@@ -74,9 +74,11 @@ def make_entry(
     encoding = group.encoding
     for i, array in enumerate(held):
         if array is None:
-            encode = encoding is not None and encoding.takes(slots[i], param)
-            state.append(encoding.fresh(slots[i], param) if encode else zeros_like(param))
-            plain = plain and not encode
+            if encoding is not None and encoding.takes(slots[i], param):
+                state.append(encoding.fresh(slots[i], param))
+                plain = False
+            else:
+                state.append(zeros_like(param))
             continue
         if not (validation.is_like(array, dtype, shape) and array.flags.writeable):
             validation.check_state(f"{slots[i]}[{key!r}]", array, param, grad)
@@ -180,13 +182,14 @@ def _run_0d(rule: Callable[..., tuple[Any, ...]], entry: Entry) -> None:
 
 def _encoded(entry: Entry, state: list[Any]) -> tuple[Any, ...]:
     """The new state of an entry; what was encoded is, in place."""
-    kept = []
-    for place, (held, new) in enumerate(zip(entry.state, state, strict=True), 1):
+    encoding = entry.group.encoding
+    if encoding is None:
+        return tuple(state)
+    for place, held in enumerate(entry.state):
         if isinstance(held, EncodedState):
-            entry.group.encoding.store(place, held, new)
-            new = held
-        kept.append(new)
-    return tuple(kept)
+            encoding.store(place + 1, held, state[place])
+            state[place] = held
+    return tuple(state)
 
 
 def may_raise(entries: list[Entry]) -> bool:

@@ -3,9 +3,9 @@
 ::
 
     8bit        a group of 32 elements has one scale: its largest magnitude. What is scaled by it
-                is rounded to 4 bits of mantissa below 4 or 3 bits of exponent, as telephones do
-                (mu-law): the error is 3 % at most, and below 1/250 of the largest one (of what
-                has no sign: below 1/65000) it stays as small as there.
+                is rounded as telephones round (mu-law): to 4 bits of mantissa behind 4 bits of
+                exponent, or 3 and a sign. The error is at most 1/32 of the value and 1/7900 of
+                the largest one; if there is no sign, 1/2000000 of that.
     bfloat16    the upper half of a float32, whose lower half decides by chance if it is rounded up
 
 Both hold float32 values: of a float64 array, as many digits as a float32 has.
@@ -53,7 +53,7 @@ def decode_8bit(codes: NDArray[np.uint8], scales: _Floats, signed: bool) -> _Flo
     start, start_bits, _, top = _range(signed)
     # Byte k of word j is element 128 * k + j of its block.
     code = codes.reshape(-1, BLOCK // 4, 4).transpose(0, 2, 1).reshape(-1, GROUP).astype(np.uint32)
-    sign = np.uint32(0)
+    sign = np.zeros_like(code)
     if signed:
         code, sign = code & np.uint32(127), (code & np.uint32(128)) << np.uint32(24)
     factor = np.maximum(scales, _LEAST_SCALE) / top
@@ -116,9 +116,9 @@ def encode_bfloat16(x: _Floats, random: _Bits | None = None) -> NDArray[np.uint1
         first = random.reshape(-1, BLOCK)[:, : BLOCK // 2]
         up = np.concatenate([first >> np.uint32(16), first & low], axis=1).reshape(-1)
     code = (bits + up) >> np.uint32(16)
-    return np.where(
-        bits & _MAGNITUDE > _INFINITE, _NOT_A_NUMBER >> np.uint32(16), code
-    ).astype(np.uint16)
+    return np.where(bits & _MAGNITUDE > _INFINITE, _NOT_A_NUMBER >> np.uint32(16), code).astype(
+        np.uint16
+    )
 
 
 # ---------------------------------------------------------------- chance
@@ -139,8 +139,9 @@ def random_bits(key: int, blocks: int) -> _Bits:
 
     They depend on its place alone, so that it does not matter which thread asks for them.
     """
-    keys = np.array([mixed((key + k) & _64_BITS) & 0xFFFFFFFF for k in range(blocks)], np.uint32)
-    x = (keys[:, None] + np.arange(BLOCK, dtype=np.uint32)).reshape(-1)
+    words = [mixed((key + k) & _64_BITS) & 0xFFFFFFFF for k in range(blocks)]
+    keys: _Bits = np.array(words, np.uint32)
+    x: _Bits = (keys[:, None] + np.arange(BLOCK, dtype=np.uint32)).reshape(-1)
     # The finalizer of MurmurHash3.
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)

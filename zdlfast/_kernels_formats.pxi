@@ -1,9 +1,9 @@
 # The formats of state in few bits, block by block. Included by _kernels.pxi.
 # zdlfast/_formats.py is the same in NumPy, and says what the numbers mean.
 #
-# The length of each loop is known when it is compiled, so that all becomes wide instructions. Codes
-# of 8 bits lie four to a word: those of elements j, 128 + j, 256 + j and 384 + j of a block. To
-# pack them takes shifts and no shuffles.
+# The length of each loop is known when it is compiled, so that all becomes wide instructions.
+# Codes of 8 bits lie four to a word: those of elements j, 128 + j, 256 + j and 384 + j of a block.
+# To pack them takes shifts and no shuffles.
 
 cdef enum:
     HALF_CODE = 1 << (CODE_BITS - 1)

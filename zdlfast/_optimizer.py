@@ -109,8 +109,8 @@ class Optimizer(Locked):
         How state in 8 bits is rounded. In bfloat16 it is always rounded by chance: to the nearest,
         running means would stand still that change by less than half of the last bit.
     state_seed : int, default 0
-        What chance begins with. It depends on this, the step, the slot and the element's place, and
-        on nothing else: the same training has the same bits.
+        What chance begins with. It depends on this, the step, the slot and the element's place,
+        and on nothing else: the same training has the same bits.
     overrides : mapping or None, default None
         Options of some parameters: ``{"b*": {"weight_decay": 0.0}, "embed*": {"frozen": True}}``.
         A key is a name, a pattern of names as of files, an index, a range of indices, or any

@@ -99,9 +99,7 @@ RULES = {
             positive=("v", "v_max"),
             book=False,
         ),
-        Rule(
-            "AMSGrad", _ADAM, ("m", "v", "v_max"), "iter", positive=("v", "v_max"), book=False
-        ),
+        Rule("AMSGrad", _ADAM, ("m", "v", "v_max"), "iter", positive=("v", "v_max"), book=False),
         Rule(
             "NAdam",
             {**_MEANS, "momentum_decay": UNBOUNDED, "eps": UNBOUNDED},
