@@ -69,6 +69,28 @@ def test_codes_scales_and_parameters_are_those_of_numpy(rule, options, rng, dtyp
         assert_same_run(fast, numpy, ours, theirs)
 
 
+@pytest.mark.each_kind
+def test_kernels_take_whatever_is_encoded(rule, options, rng, monkeypatch, tmp_path):
+    optimizer = rule.fast(**rule.options, **options)
+    params = {
+        "W": rng.standard_normal((70, 33)).astype("f"),
+        "F": np.asfortranarray(rng.standard_normal((20, 30))),
+        "swapped": rng.standard_normal(40).astype(">f8"),
+        "map": np.memmap(tmp_path / "map", "f", "w+", shape=(600,)),
+    }
+    grads = {key: rng.standard_normal(value.shape) for key, value in params.items()}
+
+    def refuse(*args):
+        raise AssertionError("NumPy was asked to update an array that kernels take")
+
+    monkeypatch.setattr("zdlfast.optimizers.make_entry", refuse)
+    for other in (optimizer, *kept(optimizer, tmp_path)):
+        for _ in range(2):
+            other.update(params, grads)
+        for again in kept(other, tmp_path):
+            again.update(params, grads)
+
+
 ALL_OPTIONS = {
     "weight_decay": 0.3,
     "maximize": True,

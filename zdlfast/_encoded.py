@@ -67,7 +67,9 @@ class EncodedState:
         codes: NDArray[Any],
         scales: NDArray[np.float32] | None,
     ) -> None:
-        self.format, self.dtype, self.shape = format, np.dtype(dtype), tuple(shape)
+        # The one object that NumPy has for such a dtype, which the engine knows by its address.
+        self.format, self.dtype = format, np.dtype(np.dtype(dtype).type)
+        self.shape = tuple(shape)
         self.signed, self.codes, self.scales = signed, codes, scales
 
     @classmethod
@@ -83,7 +85,7 @@ class EncodedState:
     @classmethod
     def of(cls, array: NDArray[Any], format: str, signed: bool) -> Self:
         """An array in this format, each element rounded to the nearest."""
-        encoded = cls.zeros(format, array.dtype.newbyteorder("="), array.shape, signed)
+        encoded = cls.zeros(format, array.dtype, array.shape, signed)
         encoded.store(array)
         return encoded
 
@@ -241,14 +243,14 @@ class Encoding:
         return (
             slot not in self.exact
             and type(param) is np.ndarray
-            and param.dtype.newbyteorder("=") in _DTYPES.values()
+            and param.dtype.type in (np.float32, np.float64)
             and param.size >= self.min_size
         )
 
     def fresh(self, slot: str, param: NDArray[Any]) -> EncodedState:
         """Encoded zeros."""
-        dtype = param.dtype.newbyteorder("=")
-        return EncodedState.zeros(self.format, dtype, param.shape, slot not in self.positive)
+        signed = slot not in self.positive
+        return EncodedState.zeros(self.format, param.dtype, param.shape, signed)
 
     def of(self, slot: str, array: NDArray[Any]) -> EncodedState:
         """State that was not encoded, or in another format."""

@@ -141,7 +141,8 @@ def random_bits(key: int, blocks: int) -> _Bits:
     """
     words = [mixed((key + k) & _64_BITS) & 0xFFFFFFFF for k in range(blocks)]
     keys: _Bits = np.array(words, np.uint32)
-    x: _Bits = (keys[:, None] + np.arange(BLOCK, dtype=np.uint32)).reshape(-1)
+    places: _Bits = np.arange(BLOCK, dtype=np.uint32)
+    x: _Bits = np.add.outer(keys, places).reshape(-1)
     # The finalizer of MurmurHash3.
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)

@@ -656,8 +656,7 @@ cdef class Batch:
         cdef bint signed = self.optimizer.kernel.slots[i - 2] not in self.optimizer._positive
         cdef object state, param = <object>entry.values[0]
         if entry.values[i] == NULL:
-            state = EncodedState.zeros(
-                name, param.dtype.newbyteorder("="), param.shape, signed)
+            state = EncodedState.zeros(name, param.dtype, param.shape, signed)
         elif format_of(entry, i) == wanted:
             return 0
         else:
