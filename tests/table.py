@@ -8,6 +8,7 @@ import numpy as np
 
 import zdlfast
 from zdlfast import _rules
+from zdlfast._encoded import EncodedState
 
 _BOUND = {
     "lr": 0.1, "beta1": 0.5, "beta2": 0.9, "final_lr": 0.2, "gamma": 0.5, "eps": 1e-3
@@ -126,7 +127,19 @@ def keys_of(container):
 
 
 def assert_same_bits(actual, expected, what=""):
-    """Equal values, dtypes and shapes; NaN equals NaN whatever its payload, -0.0 is not 0.0."""
+    """Equal values, dtypes and shapes; NaN equals NaN whatever its payload, -0.0 is not 0.0.
+
+    Of encoded state all parts are equal.
+    """
+    if isinstance(expected, EncodedState):
+        assert isinstance(actual, EncodedState), what
+        parts = actual.to_dict()
+        for name, part in expected.to_dict().items():
+            if isinstance(part, np.ndarray):
+                assert_same_bits(parts[name], part, f"{what}.{name}")
+            else:
+                assert parts[name] == part, f"{what}.{name}"
+        return
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == expected.dtype, what
     assert actual.shape == expected.shape, what

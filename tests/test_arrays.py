@@ -5,6 +5,7 @@ import pytest
 from table import assert_same_bits, assert_same_run
 
 from zdlfast._entries import make_entry
+from zdlfast._groups import Step
 
 pytestmark = pytest.mark.each_kind
 
@@ -226,6 +227,7 @@ def test_usual_arrays_are_plain_to_the_checks(rule, dtype):
         np.ones(3, dtype),
         (np.ones(3, dtype),) * len(rule.slots),
     )
+    group = Step(rule.numpy(), ["W"]).group("W")
     for state in ((None,) * len(rule.slots), held):
-        assert make_entry(0, "W", param, grad, state, rule.slots, {}, None).plain
-    assert not make_entry(0, "W", param, np.ones(3, int), held, rule.slots, {}, None).plain
+        assert make_entry(0, "W", param, grad, state, rule.slots, {}, group).plain
+    assert not make_entry(0, "W", param, np.ones(3, int), held, rule.slots, {}, group).plain

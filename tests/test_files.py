@@ -297,7 +297,7 @@ def state_of(cls=zdlfast.Adam, shape=(3,), dtype=np.float64, **changes):
         (lambda s: {"a": 1}, ValueError, "format: it is a dict with the keys 'a', expected what"),
         (lambda s: {}, ValueError, "it is an empty dict, expected what"),
         (lambda s: state_of(zdlfast.RMSprop), ValueError, "of 'RMSprop', expected 'Adam'"),
-        (lambda s: s | {"format": 3}, ValueError, "format 3, which is newer"),
+        (lambda s: s | {"format": 4}, ValueError, "format 4, which is newer"),
         (lambda s: s | {"format": "1"}, ValueError, "format '1'"),
         (lambda s: s | {"more": 1}, ValueError, "unknown key 'more'"),
         (lambda s: {k: v for k, v in s.items() if k != "iter"}, ValueError, "no 'iter'"),
@@ -484,10 +484,10 @@ def test_state_of_another_dtype_or_shape_is_told_by_the_update(rule):
 
 
 def test_a_newer_format_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(_state, "FORMAT", 3)
+    monkeypatch.setattr(_state, "FORMAT", 4)
     zdlfast.save(tmp_path / "a.npz", zdlfast.SGD())
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="format 3, which is newer than this zdlfast reads"):
+    with pytest.raises(ValueError, match="format 4, which is newer than this zdlfast reads"):
         zdlfast.load(tmp_path / "a.npz")
 
 

@@ -2,10 +2,8 @@
 #
 # Contiguous arrays of the loop's own dtypes go to it as they are. All others go through
 # buffers that stay in the first-level cache, block by block: decode, loop, encode. This is the
-# place for every format that is not what the loop computes in.
-
-cdef enum:
-    BLOCK = 512             # elements; at 8 bytes for four arrays, half of a 32 kB cache
+# place for every format that is not what the loop computes in. Blocks of encoded state begin at
+# multiples of BLOCK elements, wherever these lie.
 
 
 cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -14,7 +12,7 @@ cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcep
     cdef Py_ssize_t n, size = itemsize(entry, 0), past
     cdef int i, kind = entry.kind | entry.group.variant
     cdef const double *scalars = entry.group.scalars
-    if entry.strides != NULL or entry.group.staged:
+    if entry.strides != NULL or entry.coding != NULL or entry.group.staged:
         execute_blocks(entry, first, last)
         return
     n = last - first
@@ -70,7 +68,7 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
     cdef const Group *group = entry.group
     cdef Py_ssize_t n, past = 0
     cdef int i, kind = entry.kind | group.variant
-    if entry.strides == NULL or entry.strides.is_contiguous[0]:
+    if entry.coding == NULL and (entry.strides == NULL or entry.strides.is_contiguous[0]):
         past = <uintptr_t>entry.data[0] % CACHE_LINE // itemsize(entry, 0)
         past = (past + first) % (CACHE_LINE // itemsize(entry, 0))
     if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
@@ -96,6 +94,11 @@ cdef inline void *decode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """A block of array `i` as the loop takes it: where it lies, or in the buffer."""
+    if format_of(entry, i) != FULL:
+        kernels.decode(
+            entry.coding.format[i], itemsize(entry, 0) == 8, codes_of(entry, i, first),
+            scales_of(entry, i, first), buffer, n)
+        return buffer
     if entry.strides == NULL or entry.strides.is_contiguous[i]:
         return entry.data[i] + first * itemsize(entry, i)
     copy_block(entry.strides, i, entry.data[i], first, n, buffer, True)
@@ -106,5 +109,24 @@ cdef inline void encode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """Put a block back that was decoded into the buffer."""
+    cdef const Group *group = entry.group
+    if format_of(entry, i) != FULL:
+        kernels.encode(
+            entry.coding.format[i], itemsize(entry, 0) == 8, buffer, codes_of(entry, i, first),
+            scales_of(entry, i, first), n, group.stochastic,
+            <uint32_t>mixed(mixed(group.key + <uint64_t>(i - 1)) + <uint64_t>(first // BLOCK)))
+        return
     if entry.strides != NULL and not entry.strides.is_contiguous[i]:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, False)
+
+
+cdef inline char *codes_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
+    """The codes of encoded state, from element `first` on."""
+    return entry.data[i] + (2 * first if entry.coding.format[i] == BFLOAT16 else first)
+
+
+cdef inline float *scales_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
+    """Its scales, from those of element `first` on; NULL if there are none."""
+    if entry.coding.scales[i] == NULL:
+        return NULL
+    return <float *>PyArray_BYTES(<PyArrayObject *>entry.coding.scales[i]) + first // GROUP

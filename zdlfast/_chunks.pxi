@@ -83,6 +83,7 @@ cdef inline bint is_small(const Entry *entry) noexcept nogil:
     """Whether an entry's loop is all that there is to do."""
     return (
         entry.strides == NULL
+        and entry.coding == NULL
         and not entry.group.staged
         and entry.n * entry.width < tuning.align_from
     )
@@ -114,7 +115,7 @@ cdef void cut(
         return
     found[0] = k
     element[0] = <Py_ssize_t>(place // entry.width)
-    if entry.strides != NULL:
+    if entry.strides != NULL or entry.coding != NULL:
         element[0] -= element[0] % BLOCK
     else:
         past = (<uintptr_t>entry.data[0] + element[0] * itemsize(entry, 0)) % CACHE_LINE

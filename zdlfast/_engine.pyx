@@ -12,6 +12,7 @@ _gradients.pxi  what is asked of all gradients before an update
 _entries.pxi    one parameter with its gradient and state: what it is, where its memory lies
 _chunks.pxi     entries -> chunks of equal size -> threads
 _blocks.pxi     a chunk -> a rule's loop: at once, or block by block through buffers
+_formats.pxi    state in few bits, as an entry has it
 _strided.pxi    how the blocks of an array that is not contiguous are copied in and out
 
 Beside them: _lock.pxi, one thread at a time; _rollback.pxi, whole or not at all.
@@ -27,16 +28,21 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
-from libc.math cimport INFINITY, isfinite, sqrt
-from libc.stdint cimport int64_t, uintptr_t, uint32_t, uint64_t
+from libc.math cimport INFINITY, fmod, isfinite, sqrt
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, llabs, malloc, realloc
 from libc.string cimport memcpy, memset, strcmp
 
 from zdlfast._kernels cimport (
+    BFLOAT16,
+    BLOCK,
     FIRST_SCALAR,
     FLUSH,
+    FULL,
     G_SCALE,
     GRAD_DOUBLE,
+    GROUP,
+    GROUPS,
     MAX_ARRAYS,
     MAX_NUMBERS,
     MAX_OPTIONS,
@@ -45,12 +51,15 @@ from zdlfast._kernels cimport (
     P_DECAY,
     PARAM_DOUBLE,
     SCALED,
+    SIGNED_8BIT,
     SUMMED,
+    UNSIGNED_8BIT,
     Kernels,
     Loop,
     Rule,
 )
 
+from zdlfast._encoded import EncodedState
 from zdlfast._gradients import add_squares
 from zdlfast._threads import get_num_threads
 from zdlfast._validation import is_finite
@@ -94,7 +103,7 @@ cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyTypeObject:
         pass
     PyTypeObject PyArray_Type
-    enum: NPY_FLOAT, NPY_DOUBLE, NPY_UINT8
+    enum: NPY_FLOAT, NPY_DOUBLE, NPY_UINT8, NPY_UINT16
     enum: NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE
     enum: NPY_KEEPORDER
     bint PyArray_Check(PyObject *value) nogil
@@ -238,6 +247,7 @@ def set_tuning(dict values) -> None:
 
 include "_strided.pxi"
 include "_groups.pxi"
+include "_formats.pxi"
 include "_entries.pxi"
 include "_blocks.pxi"
 include "_chunks.pxi"

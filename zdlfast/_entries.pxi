@@ -20,6 +20,7 @@ cdef struct Entry:
     Py_ssize_t width                # bytes per element, of all arrays
     char *data[MAX_ARRAYS]
     Strides *strides                # owned; NULL for contiguous arrays
+    Coding *coding                  # owned; NULL if no state is encoded
     const Group *group              # its options
     int64_t begin                   # on the line of all entries: in bytes, or in chunks of a sum
 
@@ -112,7 +113,10 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
                 <size_t>(entry.data[i] - entry.data[j] + bytes - 1) < <size_t>(2 * bytes - 1)
             ):
                 return False
-    entry.count, entry.made, entry.strides, entry.read = count, False, NULL, NULL
+    if entry.group.encodes and n >= entry.group.min_size:
+        return False
+    entry.count, entry.made, entry.read = count, False, NULL
+    entry.strides, entry.coding = NULL, NULL
     entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
     entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
     return True
@@ -132,11 +136,13 @@ cdef int classify(Entry *entry, int count) except -1:
     for i in range(2, count):
         if entry.values[i] == Py_None:
             entry.values[i] = NULL
-    entry.count, entry.made, entry.strides, entry.read = count, False, NULL, NULL
+    entry.count, entry.made, entry.read = count, False, NULL
+    entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
         entry.road = FROZEN
         return 0
     entry.road = ODD
+    entry.coding = find_coding(entry.values, count)
     if not is_array(entry.values[0]):
         return 0
     wide = float_kind(arrays[0], &native)
@@ -145,10 +151,19 @@ cdef int classify(Entry *entry, int count) except -1:
         return 0
     for axis in range(ndim):
         n *= shape[axis]
-    entry.kind = PARAM_DOUBLE if wide else 0
+    entry.kind, entry.n = PARAM_DOUBLE if wide else 0, n
     for i in range(count):
         if entry.values[i] == NULL:
             complete = False
+            continue
+        if i > 1:
+            complete = complete and format_of(entry, i) == wanted_format(entry, i)
+        if format_of(entry, i) != FULL:
+            if not is_whole(entry.coding, i, n) or not is_state_of(
+                <object>entry.values[i], arrays[0]
+            ):
+                return 0
+            entry.data[i] = PyArray_BYTES(memory_of(entry, i))
             continue
         if i > 0:
             if not is_array(entry.values[i]) or PyArray_NDIM(arrays[i]) != ndim:
@@ -166,23 +181,46 @@ cdef int classify(Entry *entry, int count) except -1:
             return 0
         order &= flags
         entry.data[i] = PyArray_BYTES(arrays[i])
-    entry.n, entry.width = n, (count - 1) * itemsize(entry, 0) + itemsize(entry, 1)
-    if not complete:
-        entry.road = FRESH
+    entry.width = (count - 1) * itemsize(entry, 0) + itemsize(entry, 1)
+    entry.road = USUAL if complete else FRESH
+    if not complete or n == 0:
         return 0
-    if n > 0:
-        # Aligned, and contiguous in one common order: anything else needs strided iteration.
-        if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
-            for i in range(count):
-                layouts[i] = layout_of(arrays[i])
-            entry.strides = make_strides(layouts, count, True)
-            entry.width *= 4    # to gather and scatter elements takes a multiple of the time
-        if shares_memory_inside(entry):
-            free(entry.strides)
-            entry.strides = NULL
-            return 0
-    entry.road = USUAL
+    if entry.coding != NULL:
+        order &= ~NPY_ARRAY_F_CONTIGUOUS    # codes are in the order of C
+    # Aligned, and contiguous in one common order: anything else needs strided iteration.
+    if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
+        for i in range(count):
+            # Of what is encoded there is nothing to iterate over.
+            layouts[i] = layout_of(arrays[i if format_of(entry, i) == FULL else 0])
+        entry.strides = make_strides(layouts, count, entry.coding == NULL)
+        entry.width *= 4    # to gather and scatter elements takes a multiple of the time
+    if shares_memory_inside(entry):
+        free(entry.strides)
+        entry.strides, entry.road = NULL, ODD
     return 0
+
+
+cdef inline int format_of(const Entry *entry, int i) noexcept nogil:
+    """How array `i` of an entry is kept."""
+    return FULL if entry.coding == NULL else entry.coding.format[i]
+
+
+cdef inline int wanted_format(const Entry *entry, int i) noexcept nogil:
+    """How an array of state has to be kept."""
+    return entry.group.formats[i - 2] if entry.n >= entry.group.min_size else FULL
+
+
+cdef inline int pieces(const Entry *entry) noexcept nogil:
+    """How many pieces of memory an entry may have: its arrays, then the scales of its state."""
+    return entry.count if entry.coding == NULL else 2 * entry.count - 2
+
+
+cdef inline PyArrayObject *memory_of(const Entry *entry, int i) noexcept nogil:
+    """The array that has piece `i` of an entry's memory; NULL if there is none."""
+    if i >= entry.count:
+        return <PyArrayObject *>entry.coding.scales[i - entry.count + 2]
+    return <PyArrayObject *>(
+        entry.values[i] if format_of(entry, i) == FULL else entry.coding.codes[i])
 
 
 cdef inline bint has_state(const Entry *entry) noexcept nogil:
@@ -226,16 +264,18 @@ cdef inline void found_bounds(
 
 cdef bint shares_memory_inside(const Entry *entry) noexcept nogil:
     """Whether two arrays of an entry may share memory, or two elements of one that is written."""
-    cdef uintptr_t[MAX_ARRAYS] low
-    cdef uintptr_t[MAX_ARRAYS] high
-    cdef int i, j
-    for i in range(entry.count):
-        found_bounds(entry, i, &low[i], &high[i])
-        if i != 1 and entry.strides != NULL and overlaps_itself(entry.strides, i):
-            return True
-        for j in range(i):
-            if low[i] < high[j] and low[j] < high[i]:
+    cdef Extent[2 * MAX_ARRAYS] extents
+    cdef int i, j, size = 0
+    for i in range(pieces(entry)):
+        if not extent_of(entry, i, &extents[size]):
+            continue
+        if i != 1 and i < entry.count and entry.strides != NULL:
+            if overlaps_itself(entry.strides, i):
                 return True
+        for j in range(size):
+            if extents[size].low < extents[j].high and extents[j].low < extents[size].high:
+                return True
+        size += 1
     return False
 
 
@@ -253,13 +293,13 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
     cdef int i
     if count < 2:
         return False
-    memory = extents = <Extent *>malloc(2 * MAX_ARRAYS * count * sizeof(Extent))
+    memory = extents = <Extent *>malloc(2 * 2 * MAX_ARRAYS * count * sizeof(Extent))
     if memory == NULL:
         return True
     for k in range(count):
         if entries[k].road == FROZEN:
             continue
-        for i in range(entries[k].count):
+        for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &extents[size]):
                 lowest = extents[size].low if size == 0 else min(lowest, extents[size].low)
                 highest = max(highest, extents[size].low)
@@ -285,7 +325,7 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
     for k in range(count):
         if entries[k].road != ODD:
             continue
-        for i in range(entries[k].count):
+        for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &other):
                 if size == FEW:
                     return share_memory(entries, count)
@@ -297,7 +337,7 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
     for k in range(count):
         if entries[k].road == FROZEN:
             continue
-        for i in range(entries[k].count):
+        for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &other):
                 for j in range(size):
                     if (
@@ -310,14 +350,15 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
 
 
 cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept nogil:
-    """The memory of an entry's array `i`, if it is an array and has any."""
-    cdef PyArrayObject *array = <PyArrayObject *>entry.values[i]
+    """Piece `i` of an entry's memory, if that is an array and has any."""
+    cdef PyArrayObject *array
     cdef int axis
-    if entry.road == USUAL:
+    if entry.road == USUAL and entry.coding == NULL:
         found_bounds(entry, i, &extent.low, &extent.high)
         extent.written = i != 1
         return entry.n > 0
-    if array == NULL or not PyArray_Check(entry.values[i]):
+    array = memory_of(entry, i)
+    if array == NULL or not PyArray_Check(<PyObject *>array):
         return False
     for axis in range(PyArray_NDIM(array)):
         if PyArray_DIM(array, axis) == 0:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zdlfast import _validation as validation
+from zdlfast._encoded import EncodedState, decoded, in_format
 
 if TYPE_CHECKING:
     from zdlfast._engine import Rollback
@@ -34,10 +35,11 @@ class Entry:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether all operands are exact arrays of numbers."""
+        """Whether all operands are exact arrays of numbers, or such in few bits."""
         return all(
             type(value) is np.ndarray and value.dtype != object
             for value in (self.value, self.param, self.grad, *self.state)
+            if not isinstance(value, EncodedState)
         )
 
 
@@ -69,13 +71,21 @@ def make_entry(
             f"{type(params).__name__} takes no new values"
         )
     state = []
+    encoding = group.encoding
     for i, array in enumerate(held):
         if array is None:
-            state.append(zeros_like(param))
+            if encoding is not None and encoding.takes(slots[i], param):
+                state.append(encoding.fresh(slots[i], param))
+                plain = False
+            else:
+                state.append(zeros_like(param))
             continue
         if not (validation.is_like(array, dtype, shape) and array.flags.writeable):
             validation.check_state(f"{slots[i]}[{key!r}]", array, param, grad)
             plain = False
+        if encoding is not None or isinstance(array, EncodedState):
+            array = in_format(encoding, slots[i], array, param)
+            plain = plain and not isinstance(array, EncodedState)
         state.append(array)
     return Entry(place, key, value, param, grad, held, tuple(state), plain, group)
 
@@ -130,16 +140,21 @@ def run(
     if copies:
         for entry in entries:
             for array in (entry.param, *entry.state):
-                if validation.is_array(array):
+                if isinstance(array, EncodedState):
+                    for part in array.arrays():
+                        rollback.add(part, ..., part.copy())
+                elif validation.is_array(array):
                     rollback.add(array, ..., array.copy())
     for entry in entries:
         if type(entry.param) is np.ndarray and entry.param.ndim == 0:
             _run_0d(rule, entry)
             continue
-        result, *state = entry.group.apply(rule, entry.param, entry.grad, *entry.state)
-        entry.state = tuple(state)
+        state = entry.state if entry.plain else map(decoded, entry.state)
+        result, *state = entry.group.apply(rule, entry.param, entry.grad, *state)
         if entry.plain:
+            entry.state = tuple(state)
             continue
+        entry.state = _encoded(entry, state)
         # Numbers are replaced, and so is what an array's own operators made a new one of.
         if result is not entry.param or (
             entry.param is not entry.value and not isinstance(entry.value, np.ndarray)
@@ -153,15 +168,28 @@ def _run_0d(rule: Callable[..., tuple[Any, ...]], entry: Entry) -> None:
 
     NumPy 1 promotes 0-d arrays as numbers, and both NumPys make numbers of their results.
     """
+    held = list(map(decoded, entry.state))
     operands = [
         value.reshape(1) if isinstance(value, np.ndarray) else value
-        for value in (entry.param, entry.grad, *entry.state)
+        for value in (entry.param, entry.grad, *held)
     ]
     _, *state = entry.group.apply(rule, *operands)
-    entry.state = tuple(
+    entry.state = _encoded(entry, [
         held if new is operand else np.reshape(new, ())
-        for new, operand, held in zip(state, operands[2:], entry.state, strict=True)
-    )
+        for new, operand, held in zip(state, operands[2:], held, strict=True)
+    ])  # fmt: skip
+
+
+def _encoded(entry: Entry, state: list[Any]) -> tuple[Any, ...]:
+    """The new state of an entry; what was encoded is, in place."""
+    encoding = entry.group.encoding
+    if encoding is None:
+        return tuple(state)
+    for place, held in enumerate(entry.state):
+        if isinstance(held, EncodedState):
+            encoding.store(place + 1, held, state[place])
+            state[place] = held
+    return tuple(state)
 
 
 def may_raise(entries: list[Entry]) -> bool:

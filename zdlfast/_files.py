@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
 
 _NUMBERS = "biufc"  # kinds of dtypes
+_ENCODED = ("codes", "scales")  # the arrays of state in few bits
 
 # As NumPy writes numbers in an array's own dtype and header, and the manifest as a string.
 _DTYPE = r"[<>|][biufc]\d{1,2}"
@@ -217,7 +218,7 @@ def _restored(file: "_File", lr: Any) -> tuple["Optimizer", Any]:
     packed = [manifest["params"], *manifest["state"].values()]
     entries = [entry for held in packed if held is not None for entry in held["entries"]]
     views = manifest["views"]
-    stored = {entry["array"] for entry in entries if "array" in entry} - views.keys()
+    stored = {array for entry in entries for array in _arrays_of(entry)} - views.keys()
     stored |= {block for block, *_ in views.values()}
     for array in sorted(stored ^ file.names):
         found = "missing" if array in stored else "unknown to its manifest"
@@ -274,12 +275,34 @@ def _pack(
             arrays[name] = np.asarray(value)
         elif isinstance(value, int | float):
             entry["number"] = value
+        elif isinstance(value, dict) and what != "params":
+            entry["encoded"] = _pack_encoded(f"{what}.{i}", value, arrays)
         else:
             raise TypeError(
                 f"{what}[{key!r}] must be an array or a number, got {type(value).__name__}"
             )
         packed.append(entry)
     return {"kind": "list" if isinstance(held, list) else "dict", "entries": packed}
+
+
+def _pack_encoded(
+    name: str, parts: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Encoded state for the manifest: its arrays are put aside, and their names are in it."""
+    packed = dict(parts)
+    for part in _ENCODED:
+        if parts[part] is not None:
+            packed[part] = f"{name}.{part}"
+            arrays[packed[part]] = parts[part]
+    return packed
+
+
+def _arrays_of(entry: Mapping[str, Any]) -> list[str]:
+    """The names of the arrays that belong to an entry of a container."""
+    if "encoded" in entry:
+        names = [entry["encoded"][part] for part in _ENCODED]
+        return [name for name in names if name is not None]
+    return [entry["array"]] if "array" in entry else []
 
 
 def _pack_views(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -375,6 +398,9 @@ def _unpack_value(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     if "array" in entry:
         array = arrays[entry["array"]]
         return array.reshape(())[()] if entry["scalar"] else array
+    if "encoded" in entry:
+        parts = dict(entry["encoded"])
+        return parts | {part: arrays[parts[part]] for part in _ENCODED if parts[part] is not None}
     number = entry["number"]
     if not isinstance(number, int | float):
         raise ValueError(f"it has the value {number!r}, expected a number")

@@ -15,12 +15,17 @@ cdef struct Group:
     double weight_decay
     double clip_value           # infinite for no limit
     bint decoupled, maximize, flush, frozen
+    bint encodes                # whether any state is kept in few bits,
+    int[MAX_SLOTS] formats      # and how, by slot,
+    Py_ssize_t min_size         # of parameters with so many elements or more
+    bint stochastic
     # What is of the coming step:
     Loop loop
     double[MAX_SCALARS] scalars
     double g_scale, decay       # of the gradient before the loop, if it is staged
     bint staged
     int variant                 # SCALED, or 0
+    uint64_t key                # what the chance of its rounding depends on
 
 
 cdef inline object option_of(optimizer, dict given, str name):
@@ -40,6 +45,8 @@ cdef class Groups:
     cdef bint own_decay         # whether the rule does decoupled weight decay itself
     cdef double clip_norm       # infinite for no limit
     cdef int nonfinite
+    cdef bint encodes           # whether any of them does
+    cdef uint64_t seed
 
     def __cinit__(self):
         self.array, self.count = &self.first, 1
@@ -79,7 +86,7 @@ cdef class Groups:
         if self.array != &self.first:
             free(self.array)
         self.array, self.count, self.known = array, count, False
-        self.schedules = []
+        self.schedules, self.encodes = [], False
         for k in range(count):
             given = options[k]
             lr = given.get("lr")
@@ -95,11 +102,14 @@ cdef class Groups:
             array[k].frozen = given.get("frozen", False)
             limit = option_of(optimizer, given, "clip_value")
             array[k].clip_value = INFINITY if limit is None else limit
+            learn_formats(&array[k], optimizer, given)
+            self.encodes = self.encodes or array[k].encodes
         self.place_of = None if overrides is None else overrides.group_of
         limit = optimizer.clip_norm
         self.own_decay = optimizer._own_decay
         self.clip_norm = INFINITY if limit is None else limit
         self.nonfinite = modes[optimizer.nonfinite]
+        self.seed = optimizer.state_seed % 2**64
         self.known = True
         return 0
 
@@ -117,6 +127,13 @@ cdef class Groups:
             fill_group(&self.array[k], rule, options, lr, self.own_decay, t, of_others)
         fill_group(self.array, rule, options, lr, self.own_decay, t, numbers)
         return 0
+
+    cdef void set_keys(self, double step) noexcept:
+        """Let the chance of rounding be that of a step."""
+        cdef uint64_t key = mixed(mixed(self.seed) + <uint64_t>fmod(step, 2.0**64))
+        cdef Py_ssize_t k
+        for k in range(self.count):
+            self.array[k].key = key
 
     cdef void scale(self, double rate) noexcept:
         """Multiply all gradients by this, too."""
@@ -144,6 +161,25 @@ cdef class Groups:
         if found == NULL:
             return NULL
         return &self.array[<Py_ssize_t><object>found]
+
+
+cdef int learn_formats(Group *group, optimizer, dict given) except -1:
+    """How a group keeps its state."""
+    cdef object name = option_of(optimizer, given, "state"), slot
+    cdef int i = 0
+    group.encodes = False
+    group.min_size = min(option_of(optimizer, given, "state_min_size"), sys.maxsize)
+    group.stochastic = option_of(optimizer, given, "state_rounding") == "stochastic"
+    for slot in optimizer._slots:
+        if name is None or slot in optimizer._exact:
+            group.formats[i] = FULL
+        elif name == "bfloat16":
+            group.formats[i] = BFLOAT16
+        else:
+            group.formats[i] = UNSIGNED_8BIT if slot in optimizer._positive else SIGNED_8BIT
+        group.encodes = group.encodes or group.formats[i] != FULL
+        i += 1
+    return 0
 
 
 cdef void fill_group(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zdlfast._encoded import Encoding, encoding_of
 from zdlfast._validation import is_array
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Group:
     p_decay: float
     flush: bool
     frozen: bool
+    encoding: Encoding | None = None
 
     def apply(self, rule: Callable[..., tuple[Any, ...]], p: Any, g: Any, *state: Any) -> Any:
         """The new parameter and the new state."""
@@ -136,4 +138,5 @@ def _make_group(optimizer: "Optimizer", options: dict[str, Any], lr: Any) -> Gro
         p_decay=1.0 - lr * decay if factor else 1.0,
         flush=given.flush_subnormals,
         frozen=options.get("frozen", False),
+        encoding=encoding_of(given, optimizer.updates),
     )

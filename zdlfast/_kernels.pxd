@@ -1,6 +1,8 @@
 # What a kernel module hands to the engine, in a capsule: a table of rules, and what reads or
 # prepares gradients.
 
+from libc.stdint cimport uint32_t
+
 cdef enum:
     MAX_RULES = 64
     MAX_OPTIONS = 16
@@ -8,6 +10,21 @@ cdef enum:
     MAX_SLOTS = 4
     MAX_NUMBERS = 4
     MAX_ARRAYS = 2 + MAX_SLOTS  # the parameter, its gradient, and the state
+
+# State may be kept in few bits: in blocks of elements and, in 8 bits, in groups with one scale.
+cdef enum:
+    BLOCK = 512             # at 8 bytes for four arrays, half of a 32 kB cache
+    GROUP = 32
+    GROUPS = 16             # of a block
+    WORDS = 128             # of a block, with four codes of 8 bits each
+    CODE_BITS = 19          # of a float32, below a code of 8 bits
+
+# How an array of state is kept. Memory of zeros is state of zeros in each.
+cdef enum:
+    FULL                    # in the parameter's dtype
+    BFLOAT16
+    SIGNED_8BIT
+    UNSIGNED_8BIT
 
 # The scalars that every loop takes. With these values they change nothing: 1.0, 1.0, 0.0.
 cdef enum:
@@ -56,7 +73,21 @@ cdef enum:
     SUMMED = 4096
     LANES = 16
 
+# A block of `n` elements of state from its codes, as the loop takes it; and back, for which there
+# has to be room for a whole block. State of 8 bits is rounded by chance if that is asked, and
+# bfloat16 always, with the key of the block.
+ctypedef void (*Decode)(
+    int format, bint is_double, const void *codes, const float *scales, void *values,
+    Py_ssize_t n
+) noexcept nogil
+ctypedef void (*Encode)(
+    int format, bint is_double, void *values, void *codes, float *scales, Py_ssize_t n,
+    bint stochastic, uint32_t key
+) noexcept nogil
+
 ctypedef struct Kernels:
     Rule rules[MAX_RULES]
     Stage stage
     SquareSum square_sum
+    Decode decode
+    Encode encode

@@ -19,17 +19,26 @@
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport INFINITY, fabs, fabsf, pow, sqrt, sqrtf
+from libc.stdint cimport int32_t, uint16_t, uint32_t
+from libc.string cimport memcpy
 
 from zdlfast._kernels cimport (
+    BFLOAT16,
+    BLOCK,
+    CODE_BITS,
     FIRST_SCALAR,
     FLUSH,
     G_SCALE,
     GRAD_DOUBLE,
+    GROUP,
+    GROUPS,
     LANES,
     MAX_RULES,
     P_DECAY,
     PARAM_DOUBLE,
     SCALED,
+    SIGNED_8BIT,
+    WORDS,
     Kernels,
     Loop,
     Rule,
@@ -529,6 +538,9 @@ cdef double square_sum(bint is_double, const void *g, Py_ssize_t n) noexcept nog
     return square_sum_loop(<const float *>g, n)
 
 
+include "_kernels_formats.pxi"
+
+
 # ------------------------------------------------------------------ the table
 
 cdef Kernels kernels
@@ -587,4 +599,5 @@ add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)
 add(b"stream_3", 0, 3, 0, stream_scalars, stream_3)
 
 kernels.stage, kernels.square_sum = stage, square_sum
+kernels.decode, kernels.encode = decode, encode
 table = PyCapsule_New(&kernels, b"zdlfast.kernels", NULL)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zdlfast import _entries, _gradients, _state
 from zdlfast import _validation as validation
 from zdlfast._groups import Step
-from zdlfast._options import CHECKS, OPTIONS, Nonfinite, Options
+from zdlfast._options import CHECKS, OPTIONS, Nonfinite, Options, Rounding, StateFormat
 from zdlfast._overrides import Overrides
 from zdlfast._rules import RULES, UNBOUNDED
 
@@ -98,13 +98,26 @@ class Optimizer(Locked):
         Whether state below the smallest normal number becomes zero. Where gradients are zero for
         long, such as those of a dead ReLU, state decays towards zero, and arithmetic with
         subnormal numbers takes many times as long on most CPUs.
+    state : {"8bit", "bfloat16"} or None, default None
+        How state is kept: in 8 bits an element and one scale for 32, in 16 bits, or in the dtype
+        of its parameter. It may be changed at any time: the next update encodes what there is.
+        Arrays of float32 and float64 are encoded, an `EncodedState` each, and nothing else. Both
+        formats have the range of float32.
+    state_min_size : int, default 4096
+        The least number of elements of a parameter whose state is encoded.
+    state_rounding : {"nearest", "stochastic"}
+        How state in 8 bits is rounded. In bfloat16 it is always rounded by chance: to the nearest,
+        running means would stand still that change by less than half of the last bit.
+    state_seed : int, default 0
+        What chance begins with. It depends on this, the step, the slot and the element's place,
+        and on nothing else: the same training has the same bits.
     overrides : mapping or None, default None
         Options of some parameters: ``{"b*": {"weight_decay": 0.0}, "embed*": {"frozen": True}}``.
         A key is a name, a pattern of names as of files, an index, a range of indices, or any
         other key of the parameters; of two that match, the later one wins. A value is a
         mapping of the rule's own options, and of ``weight_decay``, ``decoupled``, ``maximize``,
-        ``clip_value``, ``flush_subnormals`` and ``frozen``, which leaves a parameter and its
-        state alone.
+        ``clip_value``, ``flush_subnormals``, ``state``, ``state_min_size``, ``state_rounding`` and
+        ``frozen``, which leaves a parameter and its state alone.
 
     Attributes
     ----------
@@ -112,6 +125,8 @@ class Optimizer(Locked):
         What the last update did; None before the first one.
     updates : int
         The number of updates done, which a schedule of ``lr`` is asked with.
+    state_nbytes : int
+        The bytes that all state takes.
     """
 
     _options: ClassVar[dict[str, float]] = {}
@@ -120,6 +135,8 @@ class Optimizer(Locked):
     _numbers: ClassVar[dict[str, tuple[str, ...]]] = {}
     _own_decay: ClassVar[bool] = False
     _flags: ClassVar[dict[str, tuple[str, ...]]] = {}
+    _positive: ClassVar[tuple[str, ...]] = ()
+    _exact: ClassVar[tuple[str, ...]] = ()
 
     lr: Any  # a Rate
 
@@ -131,6 +148,10 @@ class Optimizer(Locked):
     clip_value: float | None = None
     nonfinite: Nonfinite = "propagate"
     flush_subnormals: bool = False
+    state: StateFormat | None = None
+    state_min_size: int = 4096
+    state_rounding: Rounding = "nearest"
+    state_seed: int = 0
     overrides: Overrides | None = None
 
     _last_update = LastUpdate
@@ -149,6 +170,7 @@ class Optimizer(Locked):
             cls._options, cls._slots = row.options, row.slots
             cls._counter, cls._numbers = row.counter, row.numbers
             cls._own_decay, cls._flags = row.own_decay, row.flags
+            cls._positive, cls._exact = row.positive, row.exact
 
     def _check_keywords(self, keywords: dict[str, Any]) -> None:
         validation.check_keywords(type(self), keywords)
@@ -344,6 +366,10 @@ class Optimizer(Locked):
     def updates(self, number: int) -> None:
         name = self._counter or "_updates"
         object.__setattr__(self, name, validation.whole_number("updates", number))
+
+    @property
+    def state_nbytes(self) -> int:
+        return self._locked(False, _state.nbytes, self)
 
     def _scalars(self) -> tuple[float, ...]:
         """The numbers that the rule takes in the coming step: Python floats."""

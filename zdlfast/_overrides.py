@@ -18,7 +18,16 @@ Pattern = Any
 Options = dict[str, Any]
 
 # What concerns all parameters together cannot differ.
-_OF_ONE_PARAMETER = ("weight_decay", "decoupled", "maximize", "clip_value", "flush_subnormals")
+_OF_ONE_PARAMETER = (
+    "weight_decay",
+    "decoupled",
+    "maximize",
+    "clip_value",
+    "flush_subnormals",
+    "state",
+    "state_min_size",
+    "state_rounding",
+)
 _FROZEN = "frozen"
 
 

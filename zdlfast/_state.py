@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zdlfast._encoded import EncodedState
 from zdlfast._options import OPTIONS
 from zdlfast._saved_options import packed, unpacked
 from zdlfast._validation import is_array
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
 
 #: Of the dict and of the files. A larger one is of a newer zdlfast. 1 is of zdlfast 0.1, which had
-#: no options of all rules but ``nonfinite``, and counted updates only where the rule does.
-FORMAT = 2
+#: no options of all rules but ``nonfinite``, and counted updates only where the rule does; 2 of
+#: zdlfast 0.2, which had no state in few bits.
+FORMAT = 3
+
+# The options of all rules that older formats had.
+_OPTIONS_OF = {
+    1: ("nonfinite",),
+    2: tuple(name for name in OPTIONS if not name.startswith("state")),
+    3: OPTIONS,
+}
 
 
 def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
@@ -31,17 +40,23 @@ def collect(optimizer: "Optimizer", copies: bool) -> dict[str, Any]:
     }
     for name in (_counter(optimizer), *optimizer._numbers):
         content[name] = getattr(optimizer, name)
-    take = np.array if copies else np.asarray
     state: dict[str, Any] = {}
     for slot in optimizer._slots:
         held = getattr(optimizer, slot)
         if isinstance(held, dict):
-            held = {key: take(value) for key, value in held.items()}
+            held = {key: _taken(value, copies) for key, value in held.items()}
         elif held is not None:
-            held = [take(value) for value in held]
+            held = [_taken(value, copies) for value in held]
         state[slot] = held
     content["state"] = state
     return content
+
+
+def _taken(value: Any, copies: bool) -> Any:
+    """An array of state as the dict has it; what is encoded is a dict of its parts."""
+    if isinstance(value, EncodedState):
+        return (value.copy() if copies else value).to_dict()
+    return np.array(value) if copies else np.asarray(value)
 
 
 def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
@@ -57,10 +72,10 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     check_format(content["format"])
     if content.get("class") != name:
         raise ValueError(f"this is the state of {content.get('class')!r}, expected {name!r}")
-    counter, numbers, options = _counter(optimizer), optimizer._numbers, OPTIONS
+    counter, numbers = _counter(optimizer), optimizer._numbers
+    options = _OPTIONS_OF[content["format"]]
     if content["format"] == 1:
         content = {counter: 0, **content}
-        options = ("nonfinite",)
     compare_keys("the state", content, ["format", "class", "options", counter, *numbers, "state"])
     compare_keys(
         "the dict of options",
@@ -82,6 +97,7 @@ def restore(optimizer: "Optimizer", content: Any, copies: bool = True) -> None:
     slots = {slot: _container(slot, content["state"][slot], copies) for slot in checked._slots}
     _check_slots_agree(slots)
     for slot, container in slots.items():
+        _check_signs(slot, container, slot not in optimizer._positive)
         _check_same(slot, container, getattr(optimizer, slot, None))
         setattr(checked, slot, container)
     # At once, whatever signals arrive.
@@ -104,11 +120,21 @@ def snapshot(optimizer: "Optimizer", getstate: Callable[[], Any]) -> Any:
             attributes[slot] = held = copy(held)
             for key, value in _by_key(held).items():
                 # Under two keys it stays one.
-                if is_array(value) and id(value) not in copies:
+                encoded = isinstance(value, EncodedState)
+                if (encoded or is_array(value)) and id(value) not in copies:
                     is_numpy = isinstance(value, np.ndarray)
                     copies[id(value)] = value.copy(order="K") if is_numpy else value.copy()
                 held[key] = copies.get(id(value), value)
     return attributes if slots is None else (attributes, slots)
+
+
+def nbytes(optimizer: "Optimizer") -> int:
+    """The bytes that the state of all parameters takes, in all slots."""
+    return sum(
+        int(getattr(value, "nbytes", 0))
+        for slot in optimizer._slots
+        for value in _by_key(getattr(optimizer, slot) or {}).values()
+    )
 
 
 def check_format(version: Any) -> None:
@@ -144,7 +170,7 @@ def _number(name: str, given: Any) -> float:
 
 def _container(
     slot: str, given: Any, copies: bool
-) -> dict[Any, np.ndarray] | list[np.ndarray] | None:
+) -> dict[Any, np.ndarray | EncodedState] | list[np.ndarray | EncodedState] | None:
     """One slot's arrays in a container of our own, checked."""
     if given is None:
         return None
@@ -155,7 +181,9 @@ def _container(
     raise TypeError(f"the state {slot} must be a dict, a list or None, got {type(given).__name__}")
 
 
-def _array(name: str, value: Any, copies: bool) -> np.ndarray:
+def _array(name: str, value: Any, copies: bool) -> np.ndarray | EncodedState:
+    if isinstance(value, Mapping):
+        return EncodedState.from_dict(name, value)
     if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fcO":
         what = value.dtype if hasattr(value, "dtype") else type(value).__name__
         raise TypeError(f"the state {name} must be an array of floats, got {what}")
@@ -172,7 +200,7 @@ def _what_else(content: Mapping[Any, Any]) -> str:
     return f"{what} with the keys {keys}{', ...' if len(content) > 3 else ''}"
 
 
-def _by_key(container: Any) -> dict[Any, np.ndarray]:
+def _by_key(container: Any) -> dict[Any, Any]:
     return container if isinstance(container, dict) else dict(enumerate(container))
 
 
@@ -196,6 +224,16 @@ def _check_slots_agree(slots: dict[str, Any]) -> None:
             raise ValueError(f"the state {slot} has more keys than the state {first}")
 
 
+def _check_signs(slot: str, container: Any, signed: bool) -> None:
+    """What is encoded has signs if the slot's values may have them."""
+    for key, value in _by_key(container or {}).items():
+        if isinstance(value, EncodedState) and value.signed != signed:
+            raise ValueError(
+                f"the state {slot}[{key!r}] is encoded with signed={value.signed}, expected "
+                f"{signed}"
+            )
+
+
 def _check_same(slot: str, container: Any, present: Any) -> None:
     """What is loaded fits what is there: containers, keys, shapes and dtypes."""
     if present is None or container is None:
@@ -211,8 +249,9 @@ def _check_same(slot: str, container: Any, present: Any) -> None:
             where = "in it" if key in old else "in this optimizer"
             raise ValueError(f"the state {slot} differs: there is no key {key!r} {where}")
     for key in new:
+        present = old[key] if isinstance(old[key], EncodedState) else np.asarray(old[key])
         for what in ("shape", "dtype"):
-            given, expected = getattr(new[key], what), getattr(np.asarray(old[key]), what)
+            given, expected = getattr(new[key], what), getattr(present, what)
             if given != expected:
                 raise ValueError(
                     f"the state {slot}[{key!r}] has {what} {given}, but this optimizer's has "

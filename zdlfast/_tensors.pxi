@@ -153,7 +153,7 @@ cdef class TensorBatch:
         cdef Py_ssize_t k
         cdef int i
         let_go(self.entries, self.size)
-        free_strides(self.entries, self.size)
+        free_owned(self.entries, self.size)
         for k in range(self.size):
             Py_XDECREF(self.beside[k].state)
             Py_XDECREF(self.beside[k].count.held)
@@ -208,7 +208,7 @@ cdef class TensorBatch:
         cdef Beside *beside = &self.beside[self.size]
         cdef int i
         # Written out: to clear all of both would take a tenth of a small step.
-        entry.key, entry.read, entry.strides = NULL, self.exchange.read, NULL
+        entry.key, entry.read, entry.strides, entry.coding = NULL, self.exchange.read, NULL, NULL
         entry.values[0], entry.values[1], entry.count = param, grad, 2
         beside.place, beside.state, beside.made, beside.t = place, held, False, 0.0
         beside.count.held = NULL

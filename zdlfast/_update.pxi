@@ -202,7 +202,7 @@ cdef class OnKernels(Locked):
                     Py_XDECREF(containers[i])
                 let_go(entries, ready)
         finally:
-            free_strides(entries, ready)
+            free_owned(entries, ready)
             if entries != few:
                 free(entries)
         batch.make_state()
@@ -250,6 +250,8 @@ cdef class OnKernels(Locked):
         """Compute the numbers of step `t`."""
         cdef Kernel kernel = self.kernel
         self.groups.fill(self, &table[kernel.row], options, kernel.lr, t, numbers)
+        if self.groups.encodes:
+            self.groups.set_keys(t if kernel.counter is not None else <double>self._updates + 1.0)
         self.coming.what, self.coming.has_norm, self.coming.rate = APPLIED, False, 1.0
         self.coming_key = None
         self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
@@ -398,7 +400,8 @@ cdef inline bint add_entry(
     if entry.group == NULL:
         return False
     if entry.group.frozen:
-        entry.count, entry.made, entry.strides, entry.road = count, False, NULL, FROZEN
+        entry.count, entry.made, entry.road = count, False, FROZEN
+        entry.strides, entry.coding = NULL, NULL
     else:
         classify(entry, count)
     return True
@@ -469,10 +472,12 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
         for i in range(entries[k].count):
             if entries[k].values[i] == NULL:
                 continue
-            array = <PyArrayObject *>entries[k].values[i]
+            array = memory_of(&entries[k], i)
             n = 1
             for axis in range(PyArray_NDIM(array)):
                 n *= PyArray_DIM(array, axis)
+            if format_of(&entries[k], i) != FULL:
+                n = entries[k].n if is_whole(entries[k].coding, i, entries[k].n) else -1
             if PyArray_BYTES(array) != entries[k].data[i] or n != entries[k].n:
                 raise RuntimeError("an array was resized or exchanged during an update")
     return 0
@@ -512,10 +517,11 @@ cdef void let_go(Entry *entries, Py_ssize_t count) noexcept:
             Py_XDECREF(entries[k].values[i])
 
 
-cdef inline void free_strides(Entry *entries, Py_ssize_t count) noexcept:
+cdef inline void free_owned(Entry *entries, Py_ssize_t count) noexcept:
     cdef Py_ssize_t k
     for k in range(count):
         free(entries[k].strides)
+        free_coding(entries[k].coding)
 
 
 # ------------------------------------------------------------------ an update that is not usual
@@ -580,7 +586,7 @@ cdef class Batch:
                 entry.values[2 + i] = <PyObject *>(<list>state[i])[k]
                 if entry.values[2 + i] == Py_None:
                     entry.values[2 + i] = NULL
-            entry.count, entry.strides = self.count, NULL
+            entry.count, entry.strides, entry.coding = self.count, NULL, NULL
             hold(entry, 1)
             self.size = k + 1
             add_entry(entry, self.count, optimizer.groups, k)
@@ -611,7 +617,7 @@ cdef class Batch:
 
     def __dealloc__(self):
         let_go(self.entries, self.size)
-        free_strides(self.entries, self.size)
+        free_owned(self.entries, self.size)
         free(self.entries)
 
     cdef int make_room(self, Py_ssize_t size) except -1:
@@ -653,15 +659,40 @@ cdef class Batch:
         cdef Py_ssize_t bytes = small_bytes(entry)
         cdef int i
         for i in range(2, self.count):
-            if entry.values[i] != NULL:
+            if wanted_format(entry, i) != FULL or format_of(entry, i) != FULL:
+                self.make_encoded(entry, i)
+            elif entry.values[i] != NULL:
                 continue
-            if bytes > 0:
+            elif bytes > 0:
                 entry.values[i] = zeros_in(room, used[0], <PyArrayObject *>entry.values[0])
                 used[0] += bytes
             else:
                 entry.values[i] = zeros_beside(entry, i)
+        free_coding(entry.coding)
+        entry.coding = NULL
         classify(entry, self.count)
         entry.made = True
+        return 0
+
+    cdef int make_encoded(self, Entry *entry, int i) except -1:
+        """Put state into the format that it has to have, or out of one."""
+        cdef int wanted = wanted_format(entry, i)
+        cdef str name = "bfloat16" if wanted == BFLOAT16 else "8bit"
+        cdef bint signed = self.optimizer.kernel.slots[i - 2] not in self.optimizer._positive
+        cdef object state, param = <object>entry.values[0]
+        if entry.values[i] == NULL:
+            state = EncodedState.zeros(name, param.dtype, param.shape, signed)
+        elif format_of(entry, i) == wanted:
+            return 0
+        else:
+            state = <object>entry.values[i]
+            if format_of(entry, i) != FULL:
+                state = state.numpy()
+            if wanted != FULL:
+                state = EncodedState.of(state, name, signed)
+        Py_XDECREF(entry.values[i])
+        Py_INCREF(<PyObject *>state)
+        entry.values[i] = <PyObject *>state
         return 0
 
     cdef int make_frozen(self, Entry *entry) except -1:
@@ -682,7 +713,7 @@ cdef class Batch:
         cdef PyObject *moved
         cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
         cdef int i
-        if bytes < tuning.align_from or entry.strides != NULL:
+        if bytes < tuning.align_from or entry.strides != NULL or entry.coding != NULL:
             return 0
         check_again(entry, 1)
         for i in range(2, self.count):

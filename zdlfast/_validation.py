@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from zdlfast._encoded import EncodedState
 from zdlfast._rules import FRACTION, UNBOUNDED
 
 if TYPE_CHECKING:
@@ -325,7 +326,13 @@ def fitting(name: str, value: Any) -> Any:
 
 def check_state(name: str, held: Any, param: Any, grad: Any) -> None:
     """Whether state belongs to a parameter, and can take its gradient."""
-    held = _usable(f"the state {name}", held)
+    if not isinstance(held, EncodedState):
+        held = _usable(f"the state {name}", held)
+    elif not held.is_whole():
+        raise ValueError(
+            f"the state {name} has codes or scales that do not fit it: {held.format} of the shape "
+            f"{held.shape}"
+        )
     if shape_of(held) != shape_of(param):
         raise ValueError(
             f"the state {name} has shape {shape_of(held)}, but its parameter has shape "

@@ -1,0 +1,300 @@
+"""State in few bits: the object that holds it, and how the state of one update is encoded."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zdlfast import _formats as formats
+
+if TYPE_CHECKING:
+    from zdlfast._optimizer import Optimizer
+
+_ALIGNMENT = 64  # bytes, of a cache line
+_DTYPES = {name: np.dtype(name) for name in ("float32", "float64")}
+_CODES = {"8bit": np.dtype(np.uint8), "bfloat16": np.dtype(np.uint16)}
+
+
+class EncodedState:
+    """The state of one parameter in fewer bits than an element of it has.
+
+    What an optimizer has in the place of an array if ``state="8bit"`` or ``"bfloat16"`` was given.
+    Updates change its arrays in place.
+
+    Parameters
+    ----------
+    format : {"8bit", "bfloat16"}
+        How it is encoded.
+    dtype : dtype
+        That of the array which it stands for: float32 or float64.
+    shape : tuple of int
+        The same of its shape.
+    signed : bool
+        Whether there may be negative elements.
+    codes : ndarray
+        One for each element, in the order of C. In 8 bits there are 512 for each 512 elements
+        or less, and number ``4 * j + k`` of these is that of element ``j + 128 * k``.
+    scales : ndarray or None
+        In 8 bits: for each 32 elements the largest magnitude, or NaN.
+
+    Attributes
+    ----------
+    format, dtype, shape, signed, codes, scales
+        As they were given.
+
+    Examples
+    --------
+    >>> from zdlfast import Adam
+    >>> optimizer = Adam(state="8bit")
+    >>> optimizer.update({"W": np.zeros(4096)}, {"W": np.linspace(0.0, 1.0, 4096)})
+    >>> optimizer.m["W"]
+    EncodedState('8bit', float64, (4096,), 4608 bytes)
+    >>> optimizer.m["W"].numpy()[-1].round(4)
+    np.float64(0.1)
+    """
+
+    __slots__ = ("codes", "dtype", "format", "scales", "shape", "signed")
+
+    def __init__(
+        self,
+        format: str,
+        dtype: Any,
+        shape: tuple[int, ...],
+        signed: bool,
+        codes: NDArray[Any],
+        scales: NDArray[np.float32] | None,
+    ) -> None:
+        # The one object that NumPy has for such a dtype, which the engine knows by its address.
+        self.format, self.dtype = format, np.dtype(np.dtype(dtype).type)
+        self.shape = tuple(shape)
+        self.signed, self.codes, self.scales = signed, codes, scales
+
+    @classmethod
+    def zeros(cls, format: str, dtype: Any, shape: tuple[int, ...], signed: bool) -> Self:
+        """Fresh state."""
+        n = math.prod(shape)
+        if format == "bfloat16":
+            return cls(format, dtype, shape, signed, _zeros(n, np.uint16), None)
+        n = formats.blocks_of(n) * formats.BLOCK
+        scales = _zeros(n // formats.GROUP, np.float32)
+        return cls(format, dtype, shape, signed, _zeros(n, np.uint8), scales)
+
+    @classmethod
+    def of(cls, array: NDArray[Any], format: str, signed: bool) -> Self:
+        """An array in this format, each element rounded to the nearest."""
+        encoded = cls.zeros(format, array.dtype, array.shape, signed)
+        encoded.store(array)
+        return encoded
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it takes."""
+        return sum(array.nbytes for array in self.arrays())
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Those that hold it."""
+        return [self.codes] if self.scales is None else [self.codes, self.scales]
+
+    def numpy(self) -> NDArray[Any]:
+        """The array that it stands for."""
+        if self.scales is None:
+            values = formats.decode_bfloat16(self.codes)
+        else:
+            with np.errstate(all="ignore"):
+                values = formats.decode_8bit(self.codes, self.scales, self.signed)
+        return values[: self.size].astype(self.dtype, copy=False).reshape(self.shape)
+
+    def store(self, array: NDArray[Any], random: NDArray[np.uint32] | None = None) -> None:
+        """Encode the elements of an array of this shape.
+
+        Parameters
+        ----------
+        random : array, optional
+            Bits that decide if an element is rounded up; else it is rounded to the nearest.
+        """
+        x = np.zeros(formats.blocks_of(self.size) * formats.BLOCK, np.float32)
+        with np.errstate(all="ignore"):
+            x[: self.size] = array.reshape(-1)
+            if self.scales is None:
+                self.codes[...] = formats.encode_bfloat16(x, random)[: self.size]
+            else:
+                self.codes[...], self.scales[...] = formats.encode_8bit(x, self.signed, random)
+
+    def copy(self) -> Self:
+        """The same in memory of its own."""
+        return self.from_dict("", self.to_dict())
+
+    def __reduce__(self) -> Any:
+        return type(self).from_dict, ("", self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its parts as plain values and arrays, which are not copied."""
+        return {
+            "format": self.format,
+            "dtype": self.dtype.name,
+            "shape": list(self.shape),
+            "signed": self.signed,
+            "codes": self.codes,
+            "scales": self.scales,
+        }
+
+    @classmethod
+    def from_dict(cls, name: str, parts: Mapping[str, Any]) -> Self:
+        """What `to_dict` returned, in memory of its own; errors call it `name`."""
+        for key in ("format", "dtype", "shape", "signed", "codes", "scales"):
+            if key not in parts:
+                raise ValueError(f"the encoded state {name} has no {key!r}")
+        for key, known in (("format", _CODES), ("dtype", _DTYPES)):
+            if not (isinstance(parts[key], str) and parts[key] in known):
+                raise ValueError(
+                    f"the encoded state {name} has {key} {parts[key]!r}, expected one of "
+                    f"{[*known]}"
+                )
+        shape, signed = parts["shape"], parts["signed"]
+        if not (isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)):
+            raise ValueError(f"the encoded state {name} has the shape {shape!r}")
+        if not isinstance(signed, bool):
+            raise TypeError(f"signed of the encoded state {name} must be a bool, got {signed!r}")
+        expected = cls.zeros(parts["format"], parts["dtype"], tuple(shape), signed)
+        for key in ("codes", "scales"):
+            given, own = parts[key], getattr(expected, key)
+            if own is None and given is None:
+                continue
+            if own is None or not is_same_kind(given, own):
+                raise ValueError(
+                    f"{key} of the encoded state {name} do not fit {parts['format']} of the shape "
+                    f"{tuple(shape)}"
+                )
+            own[...] = given
+        return expected
+
+    def is_whole(self) -> bool:
+        """Whether its arrays are as its format, dtype and shape have them."""
+        if self.format not in _CODES:
+            return False
+        try:
+            like = type(self).zeros(self.format, self.dtype, self.shape, self.signed)
+        except (TypeError, ValueError):
+            return False
+        return (
+            is_same_kind(self.codes, like.codes)
+            and (self.scales is like.scales is None or is_same_kind(self.scales, like.scales))
+            and all(array.flags.writeable for array in self.arrays())
+        )
+
+    def __repr__(self) -> str:
+        return f"EncodedState({self.format!r}, {self.dtype}, {self.shape}, {self.nbytes} bytes)"
+
+
+def is_same_kind(array: Any, like: Any) -> bool:
+    """Whether a value is a contiguous array with the dtype and shape of another one."""
+    return (
+        type(array) is np.ndarray
+        and type(like) is np.ndarray
+        and array.dtype == like.dtype
+        and array.shape == like.shape
+        and array.flags.c_contiguous
+    )
+
+
+def _zeros(n: int, dtype: Any) -> NDArray[Any]:
+    """Zeros that begin at a cache line."""
+    bytes = n * np.dtype(dtype).itemsize
+    room = np.zeros(bytes + _ALIGNMENT, np.uint8)
+    past = -room.ctypes.data % _ALIGNMENT
+    return room[past : past + bytes].view(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How state is encoded of the parameters that have the same options, in one step.
+
+    Attributes
+    ----------
+    format : str
+        Which format.
+    min_size : int
+        The least number of elements that are encoded.
+    stochastic : bool
+        Whether state in 8 bits is rounded by chance.
+    key : int
+        What the chance of this step depends on.
+    positive, exact : tuple of str
+        The slots that are never negative, and those that are not encoded.
+    """
+
+    format: str
+    min_size: int
+    stochastic: bool
+    key: int
+    positive: tuple[str, ...]
+    exact: tuple[str, ...]
+
+    def takes(self, slot: str, param: Any) -> bool:
+        """Whether a slot of this parameter is encoded."""
+        return (
+            slot not in self.exact
+            and type(param) is np.ndarray
+            and param.dtype.type in (np.float32, np.float64)
+            and param.size >= self.min_size
+        )
+
+    def fresh(self, slot: str, param: NDArray[Any]) -> EncodedState:
+        """Encoded zeros."""
+        signed = slot not in self.positive
+        return EncodedState.zeros(self.format, param.dtype, param.shape, signed)
+
+    def of(self, slot: str, array: NDArray[Any]) -> EncodedState:
+        """State that was not encoded, or in another format."""
+        return EncodedState.of(array, self.format, slot not in self.positive)
+
+    def store(self, place: int, state: EncodedState, array: NDArray[Any]) -> None:
+        """Encode the new state of a rule's slot; slots are counted from 1 on."""
+        random = None
+        if self.stochastic or state.format == "bfloat16":
+            key = formats.mixed((self.key + place) % 2**64)
+            random = formats.random_bits(key, formats.blocks_of(state.size))
+        state.store(array, random)
+
+
+def encoding_of(optimizer: "Optimizer", updates: int) -> Encoding | None:
+    """How an optimizer's state is encoded in the step after so many updates, if it is at all."""
+    if optimizer.state is None:
+        return None
+    return Encoding(
+        optimizer.state,
+        optimizer.state_min_size,
+        optimizer.state_rounding == "stochastic",
+        step_key(optimizer.state_seed, updates + 1),
+        optimizer._positive,
+        optimizer._exact,
+    )
+
+
+def step_key(seed: int, step: int) -> int:
+    """What the chance of one step depends on."""
+    # As the kernels have it: a count that no float holds is the next float.
+    return formats.mixed((formats.mixed(seed % 2**64) + int(float(step))) % 2**64)
+
+
+def in_format(encoding: Encoding | None, slot: str, state: Any, param: Any) -> Any:
+    """The state of a parameter as it has to be kept: itself, or in another format."""
+    format = encoding.format if encoding is not None and encoding.takes(slot, param) else None
+    encoded = isinstance(state, EncodedState)
+    if (state.format if encoded else None) == format:
+        return state
+    array = state.numpy() if encoded else state
+    return array if encoding is None or format is None else encoding.of(slot, array)
+
+
+def decoded(state: Any) -> Any:
+    """State as a rule takes it."""
+    return state.numpy() if isinstance(state, EncodedState) else state

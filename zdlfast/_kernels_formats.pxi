@@ -1,0 +1,214 @@
+# The formats of state in few bits, block by block. Included by _kernels.pxi.
+# zdlfast/_formats.py is the same in NumPy, and says what the numbers mean.
+#
+# The length of each loop is known when it is compiled, so that all becomes wide instructions.
+# Codes of 8 bits lie four to a word: those of elements j, 128 + j, 256 + j and 384 + j of a block.
+# To pack them takes shifts and no shuffles.
+
+cdef enum:
+    HALF_CODE = 1 << (CODE_BITS - 1)
+    MAGNITUDE = 0x7FFFFFFF      # of a float32: all bits but the sign
+    INFINITE = 0x7F800000
+    NOT_A_NUMBER = 0x7FC00000
+
+cdef union Word:
+    float value
+    uint32_t bits
+
+
+cdef inline uint32_t bits_of(float value) noexcept nogil:
+    cdef Word word
+    word.value = value
+    return word.bits
+
+
+cdef inline float float_of(uint32_t bits) noexcept nogil:
+    cdef Word word
+    word.bits = bits
+    return word.value
+
+
+cdef inline uint32_t random_bits(uint32_t key, Py_ssize_t i) noexcept nogil:
+    """32 random bits for place `i` of a block: the finalizer of MurmurHash3."""
+    cdef uint32_t x = key + <uint32_t>i
+    x = (x ^ (x >> 16)) * <uint32_t>0x85EBCA6B
+    x = (x ^ (x >> 13)) * <uint32_t>0xC2B2AE35
+    return x ^ (x >> 16)
+
+
+# ------------------------------------------------------------------ 8 bits
+
+cdef inline float start_of(bint signed) noexcept nogil:
+    return 0.015625 if signed else 0.00006103515625         # 2**-6, 2**-14
+
+
+cdef inline float top_of(bint signed) noexcept nogil:
+    return 3.859375 if signed else 3.87493896484375
+
+
+cdef inline float least_scale() noexcept nogil:
+    return 7.888609052210118e-31                            # 2**-100
+
+
+cdef inline void decode_8bit(
+    const uint32_t *restrict words, const float *restrict scales, float *restrict x, bint signed
+) noexcept nogil:
+    cdef float[GROUPS] factors
+    cdef float start = start_of(signed), factor
+    cdef uint32_t code, sign
+    cdef int group, shift, j
+    cdef const uint32_t *word
+    cdef float *value
+    for group in range(GROUPS):
+        # NaN stays.
+        factors[group] = (
+            least_scale() if scales[group] < least_scale() else scales[group]) / top_of(signed)
+    for group in range(GROUPS):
+        word, value = words + group * GROUP % WORDS, x + group * GROUP
+        factor, shift = factors[group], group * GROUP // WORDS * 8
+        for j in range(GROUP):
+            code, sign = (word[j] >> shift) & 255, 0
+            if signed:
+                code, sign = code & 127, (code & 128) << 24
+            value[j] = float_of(sign | bits_of(
+                (float_of((code << CODE_BITS) + bits_of(start)) - start) * factor))
+
+
+cdef inline void encode_8bit(
+    float *restrict x, uint32_t *restrict words, float *restrict scales, bint signed,
+    bint stochastic, uint32_t key,
+) noexcept nogil:
+    cdef float[GROUPS] factors
+    cdef float start = start_of(signed), factor
+    cdef int32_t magnitude, code, least, most = 127 if signed else 255
+    cdef uint32_t bits, rounding
+    cdef int group, shift, j
+    cdef uint32_t *word
+    cdef float *value
+    find_scales(x, scales)
+    for group in range(GROUPS):
+        # NaN, which a group of zeros has for a scale now, must not get into its codes.
+        factors[group] = top_of(signed) / (
+            scales[group] if scales[group] > least_scale() else least_scale())
+    for group in range(GROUPS):
+        word, value = words + group * GROUP % WORDS, x + group * GROUP
+        factor, shift = factors[group], group * GROUP // WORDS * 8
+        for j in range(GROUP):
+            rounding = HALF_CODE
+            if stochastic:
+                rounding = random_bits(key, group * GROUP + j) >> (32 - CODE_BITS)
+            bits = bits_of(value[j])
+            magnitude = <int32_t>(bits & MAGNITUDE)
+            code = <int32_t>((
+                bits_of(float_of(<uint32_t>magnitude) * factor + start) - bits_of(start) + rounding
+            ) >> CODE_BITS)
+            code = code if code < most else most
+            if signed:
+                code |= <int32_t>(bits >> 24) & 128
+            else:
+                least = magnitude if magnitude < 1 else 1
+                code = code if code > least else least
+            word[j] = (word[j] if shift else 0) | (<uint32_t>code << shift)
+
+
+cdef inline void find_scales(float *restrict x, float *restrict scales) noexcept nogil:
+    """The largest magnitude of each group; NaN, and zeros in its place, if it is not finite."""
+    cdef int32_t[GROUPS] largest
+    cdef int32_t magnitude, most, of_all = 0
+    cdef int group, j
+    cdef float *value
+    # Of positive numbers the order is that of their bits, which NaN does not disturb.
+    for group in range(GROUPS):
+        value, most = x + group * GROUP, 0
+        for j in range(GROUP):
+            magnitude = <int32_t>(bits_of(value[j]) & MAGNITUDE)
+            most = magnitude if magnitude > most else most
+        largest[group] = most
+        of_all = most if most > of_all else of_all
+    if of_all >= INFINITE:
+        for group in range(GROUPS):
+            if largest[group] >= INFINITE:
+                largest[group] = NOT_A_NUMBER
+                for j in range(GROUP):
+                    x[group * GROUP + j] = 0.0
+    for group in range(GROUPS):
+        scales[group] = float_of(<uint32_t>largest[group])
+
+
+# ------------------------------------------------------------------ bfloat16
+
+cdef inline void decode_bfloat16(
+    const uint16_t *restrict codes, float *restrict x, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        x[j] = float_of(<uint32_t>codes[j] << 16)
+
+
+cdef inline uint32_t upper_half(uint32_t bits, uint32_t rounding) noexcept nogil:
+    """The upper half of a float32, after the lower one was rounded; NaN stays."""
+    cdef uint32_t rounded = (bits + rounding) >> 16
+    return NOT_A_NUMBER >> 16 if <int32_t>(bits & MAGNITUDE) > INFINITE else rounded
+
+
+cdef inline void encode_bfloat16(
+    const float *restrict x, uint16_t *restrict codes, uint32_t key
+) noexcept nogil:
+    cdef uint32_t[BLOCK] halves
+    cdef uint32_t random
+    cdef Py_ssize_t j
+    # 32 random bits are enough for two.
+    for j in range(BLOCK // 2):
+        random = random_bits(key, j)
+        halves[j] = upper_half(bits_of(x[j]), random >> 16)
+        halves[BLOCK // 2 + j] = upper_half(bits_of(x[BLOCK // 2 + j]), random & 0xFFFF)
+    for j in range(BLOCK):
+        codes[j] = <uint16_t>halves[j]
+
+
+# ------------------------------------------------------------------ every format
+
+cdef void decode(
+    int format, bint is_double, const void *codes, const float *scales, void *values,
+    Py_ssize_t n,
+) noexcept nogil:
+    cdef float[BLOCK] narrow
+    cdef float *x = <float *>narrow if is_double else <float *>values
+    cdef Py_ssize_t j
+    if format == BFLOAT16:
+        decode_bfloat16(<const uint16_t *>codes, x, n)
+    elif format == SIGNED_8BIT:
+        decode_8bit(<const uint32_t *>codes, scales, x, True)
+    else:
+        decode_8bit(<const uint32_t *>codes, scales, x, False)
+    if is_double:
+        for j in range(n):
+            (<double *>values)[j] = narrow[j]
+
+
+cdef void encode(
+    int format, bint is_double, void *values, void *codes, float *scales, Py_ssize_t n,
+    bint stochastic, uint32_t key,
+) noexcept nogil:
+    cdef float[BLOCK] narrow
+    cdef uint16_t[BLOCK] halves
+    cdef float *x = <float *>narrow if is_double else <float *>values
+    cdef Py_ssize_t j
+    if is_double:
+        for j in range(n):
+            narrow[j] = <float>(<double *>values)[j]
+    for j in range(n, BLOCK):
+        x[j] = 0.0
+    if format == BFLOAT16 and n == BLOCK:
+        encode_bfloat16(x, <uint16_t *>codes, key)
+    elif format == BFLOAT16:
+        encode_bfloat16(x, halves, key)
+        memcpy(codes, halves, n * sizeof(uint16_t))
+    elif format == SIGNED_8BIT and stochastic:
+        encode_8bit(x, <uint32_t *>codes, scales, True, True, key)
+    elif format == SIGNED_8BIT:
+        encode_8bit(x, <uint32_t *>codes, scales, True, False, key)
+    elif stochastic:
+        encode_8bit(x, <uint32_t *>codes, scales, False, True, key)
+    else:
+        encode_8bit(x, <uint32_t *>codes, scales, False, False, key)
