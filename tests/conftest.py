@@ -7,7 +7,8 @@ from table import KINDS, RULES
 
 from zdlfast import _engine
 
-collect_ignore = ["typing_user.py"]  # is for type checkers, and is not run
+# One is for type checkers, the other for processes of its own.
+collect_ignore = ["typing_user.py", "torch_processes.py"]
 
 
 @pytest.fixture
