@@ -159,7 +159,7 @@ def square_sums(values, sums):
     """
     cdef PyArrayObject *array = <PyArrayObject *>values
     cdef PyArrayObject *target = <PyArrayObject *>sums
-    cdef Py_ssize_t n, chunk, size
+    cdef Py_ssize_t n, chunk, first, size
     cdef double *out
     cdef const char *data
     for each in (values, sums):
@@ -175,6 +175,7 @@ def square_sums(values, sums):
     data, out = PyArray_BYTES(array), <double *>PyArray_BYTES(target)
     with nogil:
         for chunk in range((n + SUMMED - 1) // SUMMED):
+            first = chunk * SUMMED
             out[chunk] = kernels.square_sum(
-                size == 8, data + chunk * SUMMED * size, min(<Py_ssize_t>SUMMED, n - chunk * SUMMED)
+                size == 8, data + first * size, min(<Py_ssize_t>SUMMED, n - first)
             )

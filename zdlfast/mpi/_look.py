@@ -1,7 +1,7 @@
 """What an update is about, as ranks compare it before it begins."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
 
 _FLOAT: np.dtype[Any] = np.dtype(float)
+# As tuples, and not united: that is made anew at each look.
+_ARRAYS = (np.ndarray, np.generic)
+_NUMBERS = (float, int)
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One parameter and its gradient, as far as all ranks have it in common."""
 
     key: Any
-    param: str
+    param: np.dtype[Any] | str  # the type of what is no array
     shape: tuple[int, ...]
-    grad: str | None  # None: it is left alone
+    grad: np.dtype[Any] | str | None  # None: it is left alone
     grad_shape: tuple[int, ...]
     dtype: np.dtype[Any]  # that the gradient is sent in
     frozen: bool
@@ -76,12 +78,13 @@ def _frozen(optimizer: "Optimizer", keys: list[Any]) -> list[bool]:
 
 
 def _fact(key: Any, value: Any, grad: Any, frozen: bool) -> Fact:
-    kind, shape = None, ()
-    dtype: np.dtype[Any] = _FLOAT
+    kind: np.dtype[Any] | str | None = None
+    dtype, shape = _FLOAT, ()
     if grad is not None and not frozen:
-        if isinstance(grad, np.ndarray | np.generic):
-            kind, dtype, shape = grad.dtype.name, grad.dtype.newbyteorder("="), grad.shape
-        elif isinstance(grad, float | int):
+        if isinstance(grad, _ARRAYS):
+            kind, shape = grad.dtype, grad.shape
+            dtype = kind if kind.isnative else kind.newbyteorder("=")
+        elif isinstance(grad, _NUMBERS):
             kind = type(grad).__name__
         if kind is None or dtype.kind not in "biufc" or isinstance(grad, np.ma.MaskedArray):
             raise TypeError(
@@ -90,7 +93,7 @@ def _fact(key: Any, value: Any, grad: Any, frozen: bool) -> Fact:
             )
         if dtype.kind in "biu":
             dtype = _FLOAT  # a mean of whole numbers is none
-    param = value.dtype.name if hasattr(value, "dtype") else type(value).__name__
+    param = value.dtype if hasattr(value, "dtype") else type(value).__name__
     return Fact(key, param, validation.shape_of(value), kind, shape, dtype, frozen)
 
 

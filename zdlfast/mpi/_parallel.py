@@ -63,14 +63,14 @@ class DataParallel:
     Parts of the state begin at multiples of 4,096 elements of an array.
 
     Before an update changes anything, the ranks agree that all of them can do it. Where keys,
-    shapes, dtypes, options or initial values differ, a gradient holds NaN and ``nonfinite="raise"``
-    was given, or one rank fails in whatever way, all of them raise the same error, which names key
-    and rank, and nothing has changed on any of them.
+    shapes, dtypes, options or initial values differ, a gradient holds NaN and
+    ``nonfinite="raise"`` was given, or one rank fails in whatever way, all of them raise the same
+    error, which names key and rank, and nothing has changed on any of them.
 
     Ctrl-C is held back within an update until the ranks have agreed. Then all raise
-    KeyboardInterrupt, and the update is done on all of them or on none. If the others do not answer
-    within 10 seconds, or at a second Ctrl-C, the rank that was interrupted stops to wait: after
-    that, this object cannot be used any more.
+    KeyboardInterrupt, and the update is done on all of them or on none. If the others do not
+    answer within 10 seconds, or at a second Ctrl-C, the rank that was interrupted stops to wait:
+    after that, this object cannot be used any more.
 
     As a context manager, it also tells the others of an error outside of updates, which they
     would wait for in vain::
@@ -171,8 +171,12 @@ class DataParallel:
             if parameters is None:
                 result = self._update_whole(found, gradients, params, interrupts)
             else:
-                self._shards.add(coming, found.by_key)
-                result = self._update_shards(found, gradients, parameters, interrupts)
+                undo = self._shards.add(coming, found.by_key)
+                try:
+                    result = self._update_shards(found, gradients, parameters, interrupts)
+                except BaseException:
+                    undo()
+                    raise
             return result
 
     def _plan(self, found: Look, coming: dict[Any, Shared]) -> tuple[Gradients, Parameters | None]:
@@ -258,16 +262,9 @@ class DataParallel:
 
     def _whose(self, found: Look, text: str, interrupts: Interrupts) -> str:
         """The text of the error about a gradient that is not finite, with the rank that has it."""
-        here = next(
-            (
-                place
-                for place, (grad, fact) in enumerate(
-                    zip(found.gradients, found.facts, strict=True)
-                )
-                if fact.is_sent and not validation.is_finite(grad)
-            ),
-            len(found.keys),
-        )
+        sent = [place for place, fact in enumerate(found.facts) if fact.is_sent]
+        bad = [place for place in sent if not validation.is_finite(found.gradients[place])]
+        here = min(bad, default=len(found.keys))
         first = np.array([here * self._ranks.size + self._ranks.rank], np.int64)
         self._ranks.wait(
             self._ranks.comm.Iallreduce(MPI.IN_PLACE, first, MPI.MIN), first, interrupts

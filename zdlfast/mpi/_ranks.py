@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 import numpy as np
 from mpi4py import MPI
 
-# A wait is short as a rule, and asks again at once; who waits longer sleeps in between.
-SHORT = 2e-3  # seconds
-NAP = 1e-4
+# A wait is short as a rule, and asks again at once. Who waits longer sleeps in between: others may
+# need the CPU.
+SHORT = 1e-4  # seconds
+NAP = 1e-5
 # How long a rank that was interrupted, or has failed outside of an update, waits for the others
 # to hear of it: they may never come.
 PATIENCE = 10.0
@@ -104,7 +105,8 @@ class Ranks:
         try:
             while not (done := request.Test()):
                 now = time.monotonic()
-                time.sleep(0 if now - begin < SHORT else NAP)
+                if now - begin > SHORT:
+                    time.sleep(NAP)
                 since = begin if interrupts is None else interrupts.since
                 if since is not None and now - since > PATIENCE:
                     raise KeyboardInterrupt(

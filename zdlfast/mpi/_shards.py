@@ -1,5 +1,6 @@
 """State of which each rank keeps a part."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -68,8 +69,13 @@ class Shards:
                 )
             if fact.is_sent:
                 validation.param_and_grad(key, value, grad)
+                if self.optimizer.clip_norm is not None and fact.grad_shape != fact.shape:
+                    raise ValueError(
+                        f"grads[{key!r}] has shape {fact.grad_shape}, expected {fact.shape}, that "
+                        "of its parameter, for clip_norm with shard_state"
+                    )
                 if not value.flags.writeable:
-                    raise ValueError(f"{name} is read-only, expected an array to be updated")
+                    raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
             shared = self.arrays.get(key)
             if shared is None:
                 new.append((key, value))
@@ -87,14 +93,27 @@ class Shards:
             for (key, value), bounds in zip(new, cut(items, self.ranks.size), strict=True)
         }
 
-    def add(self, coming: dict[Any, Shared], by_key: bool) -> None:
-        """Share out what is coming: of state that is there already, a part is kept."""
+    def add(self, coming: dict[Any, Shared], by_key: bool) -> Callable[[], None]:
+        """Share out what is coming: of state that is there already, a part is kept.
+
+        Returns
+        -------
+        callable
+            Makes all as it was before.
+        """
+        before = self.by_key, self.arrays
+        state = [(slot, getattr(self.optimizer, slot)) for slot in self.optimizer._slots]
+
+        def undo() -> None:
+            self.by_key, self.arrays = before
+            for slot, held in state:
+                object.__setattr__(self.optimizer, slot, held)
+
         self.by_key = by_key
         if not coming:
-            return
-        self.arrays.update(coming)
-        for slot in self.optimizer._slots:
-            held = getattr(self.optimizer, slot)
+            return undo
+        self.arrays = self.arrays | coming
+        for slot, held in state:
             if held is None:
                 continue
             whole = dict(enumerate(held)) if isinstance(held, list) else dict(held)
@@ -105,6 +124,7 @@ class Shards:
                         whole[key] = array.reshape(-1)[shared.part(self.ranks.rank)].copy()
             object.__setattr__(self.optimizer, slot, whole)
         self.optimizer._was_loaded()
+        return undo
 
     def check(self) -> None:
         """Raise if there is state that cannot be cut, because it is not one number per element."""
