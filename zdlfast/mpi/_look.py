@@ -88,7 +88,7 @@ def _fact(key: Any, value: Any, grad: Any, frozen: bool) -> Fact:
             kind = type(grad).__name__
         if kind is None or dtype.kind not in "biufc" or isinstance(grad, np.ma.MaskedArray):
             raise TypeError(
-                f"grads[{key!r}] must be an array of NumPy's or a number to be sent, got "
+                f"grads[{key!r}] must be an array of NumPy's or a number, got "
                 f"{type(grad).__name__}"
             )
         if dtype.kind in "biu":

@@ -290,9 +290,7 @@ class DataParallel:
             parameters: Parameters | None = None
             try:
                 move = getattr(self.optimizer, name)
-                by_key = hasattr(params, "keys")
-                none = dict.fromkeys(params.keys()) if by_key else [None] * len(params)
-                found = look(self.optimizer, params, none)
+                found = look(self.optimizer, params, _no_gradients(params))
                 lines = [("the call", name), *self._settings()]
                 lines += [line for fact in found.facts for line in fact.lines()]
                 if self.shard_state:
@@ -345,6 +343,9 @@ class DataParallel:
             try:
                 validation.flag("per_rank", per_rank)
                 self._shards.check()
+                if params is not None:
+                    found = look(optimizer, params, _no_gradients(params))
+                    lines += [line for fact in found.facts for line in fact.lines()]
             except Exception as failed:
                 error = failed
             ranks.agree(error, interrupts, lines)
@@ -382,6 +383,10 @@ class DataParallel:
         # If others go on, they are told that this one does not.
         with Interrupts(self._ranks) as interrupts:
             self._ranks.agree(None, interrupts, [("the call", "the end of the with block")])
+
+
+def _no_gradients(params: Any) -> Any:
+    return dict.fromkeys(params.keys()) if hasattr(params, "keys") else [None] * len(params)
 
 
 def _like(grad: Any, average: np.ndarray) -> Any:

@@ -75,7 +75,9 @@ class Shards:
                         "of its parameter, for clip_norm with shard_state"
                     )
                 if not value.flags.writeable:
-                    raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
+                    raise ValueError(
+                        f"{name} is read-only, expected an array that can be updated in place"
+                    )
             shared = self.arrays.get(key)
             if shared is None:
                 new.append((key, value))
@@ -102,28 +104,28 @@ class Shards:
             Makes all as it was before.
         """
         before = self.by_key, self.arrays
-        state = [(slot, getattr(self.optimizer, slot)) for slot in self.optimizer._slots]
+        whole: dict[str, Any] = {}  # by slot
 
         def undo() -> None:
             self.by_key, self.arrays = before
-            for slot, held in state:
-                object.__setattr__(self.optimizer, slot, held)
+            for slot, container in whole.items():
+                object.__setattr__(self.optimizer, slot, container)
 
-        self.by_key = by_key
-        if not coming:
-            return undo
-        self.arrays = self.arrays | coming
-        for slot, held in state:
-            if held is None:
+        self.by_key, self.arrays = by_key, self.arrays | coming
+        for slot in self.optimizer._slots if coming else ():
+            container = getattr(self.optimizer, slot)
+            if container is None:
                 continue
-            whole = dict(enumerate(held)) if isinstance(held, list) else dict(held)
+            whole[slot] = container
+            is_list = isinstance(container, list)
+            parts = dict(enumerate(container)) if is_list else dict(container)
             for key, shared in coming.items():
-                if key in whole:
-                    array = np.asarray(whole.pop(key))
+                if key in parts:
+                    array = np.asarray(parts.pop(key))
                     if shared.is_of(self.ranks.rank):
-                        whole[key] = array.reshape(-1)[shared.part(self.ranks.rank)].copy()
-            object.__setattr__(self.optimizer, slot, whole)
-        self.optimizer._was_loaded()
+                        parts[key] = array.reshape(-1)[shared.part(self.ranks.rank)].copy()
+            object.__setattr__(self.optimizer, slot, parts)
+            self.optimizer._was_loaded()
         return undo
 
     def check(self) -> None:

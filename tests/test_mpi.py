@@ -1,0 +1,231 @@
+"""Training by the processes of an MPI program: the same bits as one, and nobody waits for ever.
+
+What each rank does stands in ranks.py.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+from process import python
+from table import assert_same_run
+
+import zdlfast
+
+TESTS = Path(__file__).parent
+LIMIT = 120  # seconds: a hang ends there
+
+
+def found_mpiexec():
+    """The launcher of the MPI that is installed: beside this Python, or in the path."""
+    return shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or shutil.which("mpiexec")
+
+
+pytestmark = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("mpi4py") is None or found_mpiexec() is None,
+        reason="needs mpi4py and an MPI",
+    ),
+]
+
+
+def command(ranks, *args):
+    mpiexec = [found_mpiexec(), "-n", str(ranks)]
+    version = subprocess.run(
+        [mpiexec[0], "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    ).stdout
+    if "Open MPI" in version or "OpenRTE" in version:
+        mpiexec.insert(1, "--oversubscribe")
+    return [*mpiexec, sys.executable, "-m", "mpi4py", *map(str, args)]
+
+
+ENVIRONMENT = {
+    **os.environ,
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "ZDLFAST_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+def run(ranks, name, folder):
+    done = subprocess.run(
+        command(ranks, TESTS / "ranks.py", name, folder),
+        env=ENVIRONMENT, timeout=LIMIT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    expected = [f"done {rank}" for rank in range(ranks)]
+    assert sorted(done.stdout.split("\n")) == ["", *expected], done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+# ------------------------------------------------------------------ what ranks do together
+
+EVERYWHERE = [
+    "every_rule",
+    "options",
+    "skipped_updates",
+    "numbers_that_overflow",
+    "arrays_as_they_come",
+    "lists",
+    "errors",
+    "errors_at_the_last_moment",
+    "interrupts",
+    "errors_outside",
+    "no_answer",
+    "save_errors",
+]
+ONCE = ["plain_numpy", "numbers_for_parameters", "points_of_schedule_free", "shares", "cuts",
+        "in_a_thread"]  # fmt: skip
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("name", EVERYWHERE)
+def test_ranks(name, ranks, tmp_path):
+    run(ranks, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_three_ranks(name, tmp_path):
+    run(3, name, tmp_path)
+
+
+def test_one_rank_is_one_process(tmp_path):
+    run(1, "options", tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals of POSIX")
+def test_ctrl_c_ends_the_program(tmp_path):
+    program = subprocess.Popen(
+        command(2, TESTS / "ranks.py", "trains_on_and_on", tmp_path),
+        env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + LIMIT
+        while not (tmp_path / "started").exists():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        os.killpg(program.pid, signal.SIGINT)
+        output, _ = program.communicate(timeout=LIMIT)
+    finally:
+        if program.poll() is None:
+            os.killpg(program.pid, signal.SIGKILL)
+    assert program.returncode != 0
+    assert b"KeyboardInterrupt" in output
+
+
+# ------------------------------------------------------------------ checkpoints
+
+
+def test_a_checkpoint_is_loaded_by_any_number_of_ranks_and_without_mpi(tmp_path):
+    for ranks in (2, 3):
+        (tmp_path / "saved").mkdir(exist_ok=True)
+        run(ranks, "save_checkpoints", tmp_path / "saved")
+    for ranks in (1, 2, 4):
+        run(ranks, "load_checkpoints", tmp_path / "saved")
+    paths = sorted((tmp_path / "saved").iterdir())
+    assert len(paths) == 2 * 2 * 4
+    expected, expected_params = zdlfast.load(tmp_path / "saved" / "2-False-2.npz")
+    for path in paths:
+        loaded, params = zdlfast.load(path)
+        if loaded.iter:
+            assert_same_run(loaded, expected, params, expected_params)
+        else:
+            assert loaded.m is None
+            assert list(params) == list(expected_params)
+
+
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path):
+    run(3, "save_checkpoints", tmp_path)
+    old, new = tmp_path / "3-True-0", tmp_path / "3-True-2"
+    part = "rank-1-of-3.npz"
+    (new / part).rename(tmp_path / part)
+    with pytest.raises(FileNotFoundError, match=part):
+        zdlfast.load(new)
+    shutil.copy(old / part, new / part)
+    with pytest.raises(ValueError, match="of different checkpoints: Adam after 0 updates, Adam"):
+        zdlfast.load(new)
+    optimizer, params = zdlfast.load(tmp_path / part)
+    key = next(iter(optimizer.m))
+    optimizer.m.pop(key)
+    optimizer.v.pop(key)
+    zdlfast.save(new / part, optimizer, params)
+    with pytest.raises(ValueError, match=r"elements of m\['W1'\] are missing"):
+        zdlfast.load(new)
+    shutil.copy(tmp_path / part, new / "rank-0-of-1.npz")
+    with pytest.raises(ValueError, match=r"got those of \[1, 3\] ranks"):
+        zdlfast.load(new)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"expected the files of one checkpoint.*got none"):
+        zdlfast.load(tmp_path / "empty")
+
+
+def test_a_checkpoint_takes_the_place_of_one_by_more_ranks(tmp_path):
+    for ranks in (3, 2):
+        run(ranks, "fewer_files", tmp_path)
+    names = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())
+    assert names == ["rank-0-of-2.npz", "rank-1-of-2.npz"]
+    optimizer, params = zdlfast.load(tmp_path / "checkpoint")
+    assert type(optimizer) is zdlfast.SGD
+    assert params["W1"].shape == (130, 120)
+
+
+# ------------------------------------------------------------------ one process
+
+
+def test_the_examples_in_docstrings_are_right():
+    code = """
+import doctest
+from zdlfast.mpi import _parallel
+print(doctest.testmod(_parallel))
+"""
+    done = python(code)
+    assert done.stdout.startswith("TestResults(failed=0, attempted="), done.stdout + done.stderr
+
+
+def test_wrong_arguments_are_told():
+    code = """
+import zdlfast
+from zdlfast.mpi import DataParallel
+class Own(zdlfast.SGD):
+    def update(self, params, grads):
+        pass
+for args, options in (
+    (("Adam",), {}), ((Own(),), {}), ((zdlfast.SGD(), 4), {}),
+    ((zdlfast.SGD(),), {"reduction": "average"}), ((zdlfast.SGD(),), {"shard_state": 1}),
+):
+    try:
+        DataParallel(*args, **options)
+    except (TypeError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+    assert python(code).stdout.splitlines() == [
+        "TypeError: DataParallel takes an optimizer of zdlfast, got str",
+        "TypeError: Own has an update of its own, which would be passed over",
+        "TypeError: comm must be a communicator of mpi4py, got int",
+        "ValueError: reduction must be one of ('mean', 'sum'), got 'average'",
+        "TypeError: shard_state must be True or False, got 1",
+    ]
+
+
+def test_parameters_that_share_memory_cannot_be_shared_out():
+    code = """
+import numpy as np, zdlfast
+from zdlfast.mpi import DataParallel
+W = np.ones((4, 4))
+try:
+    DataParallel(zdlfast.SGD(), shard_state=True).update({"W": W, "V": W.T}, {"W": W, "V": W})
+except ValueError as error:
+    print(error)
+"""
+    assert python(code).stdout == (
+        "rank 0: params['W'] and params['V'] share memory, expected arrays of their own for "
+        "shard_state\n"
+    )
