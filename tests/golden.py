@@ -4,8 +4,9 @@
 
 prints the hash of what each rule makes of values of all kinds: ordinary ones, tiny and huge
 ones, subnormal ones, infinities and NaN (which count as equal, whatever their payload), with the
-parameter and the gradient of one dtype, and of two. It is the same for every compiler, CPU and
-instruction set, or something is wrong with one of them. (Adam's options here have powers that are
+parameter and the gradient of one dtype, and of two; plainly, and scaled and flushed as options of
+every rule have it; and of what is done to gradients before a rule. It is the same for every
+compiler, CPU and instruction set, or something is wrong with one of them. (Adam's options here have powers that are
 exact: the last bit of others is the C library's.) Each file is loaded in a process of its own,
 which may die of an instruction that this CPU has not got.
 """
@@ -18,26 +19,56 @@ import subprocess
 import sys
 from pathlib import Path
 
+# ruff: noqa: E501
 EXPECTED = {
     "sgd": "88af1ed4983166afdb398e022affe78dfebae944094320e82060d40b3ae0f3cc",
+    "sgd, scaled": "ce2c5a71353f219f98eff4ba7a9c5a18a876da9bc032664412bc6459275c9f3d",
     "momentum": "eac9f7f3f104d2ebf6c632340f6d2e28f212e81a251d99bd83243447a6534a62",
+    "momentum, scaled": "cd23394c27ece1152b3238941c46009c24ae5476146bb182da5bc64a582c28f5",
     "nesterov": "3a62854abb6b00dfcb067d803e0b1b22b632e484177bcf1186661c4e4f417a1a",
+    "nesterov, scaled": "e3f153c7b4d150518898116752bf45c04bbec78973a436a48c6e527002094448",
     "adagrad": "08d519905e8aa2c459be649cb35b577058fd09039fe4943e3e404a8bcaa5a780",
+    "adagrad, scaled": "b6af53ebb7eb865f8296d803079140a74d01a8767e736ce663549d8ddaa60147",
     "rmsprop": "e1bad4a866a394088ee656566cddc61fa50ab7ab48bb85301177a78ac9608908",
+    "rmsprop, scaled": "2e7d07aeeb3593fe59d505117dcebab3a5bfbd31b8a888cd4c3671ea0f9398d3",
     "adam": "c556923589b1b0049347e8096616474d5e884f8a424476c2372fbc88f19fce55",
+    "adam, scaled": "73a4b7c71d993a363e42abfcf9251f091b79cb692d386be2f18254c4089730a3",
     "nesterovbook2": "d8fedf860c6abf4b347e0386436a6884627d79bb68c377f91ec2f00505b6b471",
+    "nesterovbook2, scaled": "a9a655013d6367f12d511f680f82f5a9df27240df7ef38c45ab0ab0751109918",
     "adamw": "4f7f6dfb9cec424705285343ca963a323ba26ecb95a0a8f71fa9b44f5353cc55",
+    "adamw, scaled": "2f84c8cf07203005eaa51b8a9589b99725dde9c32b44ce50667dba289d9fc52f",
     "amsgrad": "c14dcdfde6e22f6e670f352345ebc2de5702aeacbe00706e89831ba82f65bbfb",
+    "amsgrad, scaled": "529952ba29fdb16d1d6b702824b7c9b93fc1392191ab64d98c08a1d879c02ffe",
     "nadam": "77a2f40b9b797e7aa56df8614ae8fa05d57ed12a477b3c212aa21155d4dac432",
+    "nadam, scaled": "2c657f94991291bd315576f8e572864508bc29ff6c4454c251ad347e89194dc4",
     "radam": "010acc2516657a31d0585745559293d3bcd4df89de4025b9e1874fe4f94834f9",
+    "radam, scaled": "42fa8e68a8b1ee413855b62cddcc71407dd07e5dea53b1384862c91847a03361",
     "adamax": "c5e8725beac217f892c736d65a099e20b27363b6bd6767373c6492f48d50b3d8",
+    "adamax, scaled": "2763de7051503b196ffcd0191564a413c63885b504a2d5679b8a4daa54668707",
     "adadelta": "a723bb15375e92f61dab4bd68593f763ed255182167b234aaf32d3536f8121d1",
+    "adadelta, scaled": "0f412158fee0faa2659e8db4d78cae1b8141cc8c26fe359b455f2458a99dcf2b",
     "adabound": "4043c27807bb34c02ddbb66077af60bef9c627f9f34c3abe96af5d4a4cbf974b",
+    "adabound, scaled": "82c9200fa59fd8fb338f2f9db087ce8d5ca042ad6da1a21d3c7a35caeb4064d5",
     "amsbound": "08d30d96c21fed6ca4a75bd4ac63864bb6cc0d59ffb172da2b3763693b129bf6",
+    "amsbound, scaled": "932bb418070a530594662a6ceac25da10e4f2c16349fbe505bfaa33eadf1205e",
     "adabelief": "3c76c4e6b63b6e25eef357665dfbc155e6ed9f2ef128e7ab5b64be61097a9b22",
+    "adabelief, scaled": "81373aed66aa5941c54cc9dd1c251a362927e2ff3892cca12bc8f89a1c00566a",
     "lion": "fc02df19881c130c82ac675805f8b1038d177584a5c9c4129604bf53aa030ce9",
+    "lion, scaled": "8ddb50bc5ae66d09da6c335892474eaf68ed87a668bcc1b1b8fcef857262f9f6",
     "adopt": "292e3cfe40025c367eab1a46808bb73556cd9a0148414965eed86967a09c40df",
+    "adopt, scaled": "7440b9383a487587bdf671f5041447f08bd8ae6605b2a4e349c82b09fd0dc439",
     "schedulefreeadamw": "b626f87a5057b7abad823b5972237043a074d737a3100d7b3a9c3ab27fd951d7",
+    "schedulefreeadamw, scaled": "4bb52b70de536a8ca3a292e8c9c3122cb6aabed0be5f5d0e5a539c21c8991c53",
+    "adamw_amsgrad": "4993a70514a455e80f2501adeab6004e0e73b66da4290d803d61955160d2fe4c",
+    "adamw_amsgrad, scaled": "11cac587cf83775966e441131f99583be211bf48dfab668b4e9a20b3706ab5c9",
+    "sklearnadam": "29e9a7cb2eba9178be9bfe4c71476262909bf9eb28fd85d4e57a0fe547a32a3a",
+    "sklearnadam, scaled": "d0c60576ab0b8a2313612e33751e649018a75cf301ee2b9e24c8d349d774a7c4",
+    "sklearnadam_numpy1": "8891ecd40b593d1020250bcd2b9b636b6ada281537cb4867dd3dd43a080112d1",
+    "sklearnadam_numpy1, scaled": "42c6cdf2844c116162f650576b8bb4bccdf47bfe8bff037b0d1a66ef285a9a13",
+    "sklearnnesterov": "b0191caa9dfbd945473ef44097b583b8d6d00a5df5651e14924d4ce2643031cf",
+    "sklearnnesterov, scaled": "ad923002f42fdf318fb30070a39b938512182e3ee4716c3066e940a31d5a26de",
+    "stage": "bd07468074250f6a58724737582f92ccc6b8ddf167647b89adb347dbac954c28",
+    "square_sum": "af204ee4b55f789004fecfe1890d68b6c579f0845bd1d8d6223541796da44511",
 }
 COUNT, STEPS = 4099, 5
 MAX_SCALARS, FIRST_SCALAR, MAX_NUMBERS, MAX_ARRAYS = 16, 3, 4, 6
@@ -46,7 +77,12 @@ ARRAYS = ctypes.POINTER(ctypes.c_void_p)
 SCALARS = ctypes.CFUNCTYPE(None, DOUBLES, ctypes.c_double, DOUBLES, ctypes.c_void_p)
 LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int, ARRAYS, ctypes.c_ssize_t, DOUBLES)
 KINDS = (ctypes.c_float, ctypes.c_double)
-PARAM_DOUBLE, GRAD_DOUBLE = 1, 2
+DTYPES = ((0, 0), (1, 1), (0, 1), (1, 0))  # whether parameter and gradient are double
+PARAM_DOUBLE, GRAD_DOUBLE, SCALED = 1, 2, 4
+NEUTRAL, SCALES = (
+    (1.0, 1.0, 0.0),
+    (-0.75, 0.875, 1.0),
+)  # of gradient and parameter; whether to flush
 OPTIONS = {
     "sgd": [0.1],
     "momentum": [0.1, 0.9],
@@ -68,6 +104,10 @@ OPTIONS = {
     "lion": [0.1, 0.9, 0.99],
     "adopt": [0.1, 0.5, 0.75, 1e-6, 0.1],
     "schedulefreeadamw": [0.5, 0.5, 0.75, 4.0, 1.0, 2.0, 1e-7, 0.1],
+    "adamw_amsgrad": [0.1, 0.5, 0.75, 1e-7],
+    "sklearnadam": [0.1, 0.5, 0.75, 1e-7],
+    "sklearnadam_numpy1": [0.1, 0.5, 0.75, 1e-7],
+    "sklearnnesterov": [0.1, 0.9],
 }
 
 
@@ -142,10 +182,10 @@ def bits_of(array, kind):
     )
 
 
-def run(rule, options, step, arrays, kind, numbers, neutral=(1.0, 1.0, 0.0)):
+def run(rule, options, step, arrays, kind, numbers, scales=NEUTRAL):
     """One step of a rule over arrays of ctypes: the parameter's, the gradient's, the state's."""
     given = (ctypes.c_double * MAX_SCALARS)(*options)
-    scalars = (ctypes.c_double * MAX_SCALARS)(*neutral)
+    scalars = (ctypes.c_double * MAX_SCALARS)(*scales)
     own = ctypes.addressof(scalars) + FIRST_SCALAR * ctypes.sizeof(ctypes.c_double)
     rule.scalars(given, float(step), numbers, own)
     pointers = (ctypes.c_void_p * MAX_ARRAYS)(*map(ctypes.addressof, arrays))
@@ -153,24 +193,57 @@ def run(rule, options, step, arrays, kind, numbers, neutral=(1.0, 1.0, 0.0)):
 
 
 def golden(path):
-    """The hash of each rule, over all dtypes and steps."""
+    """The hash of each rule, over all dtypes and steps, and of what is done to gradients."""
     kernels, module = load(path)
     rules, found = by_name(kernels), {}
     for name, options in OPTIONS.items():
-        rule, digest = rules[name], hashlib.sha256()
-        for wide, grad_wide in ((0, 0), (1, 1), (0, 1), (1, 0)):
-            kind = KINDS[wide]
-            state = [values(2 + i, kind, True) for i in range(rule.slots)]
-            p, numbers = values(1, kind, False), (ctypes.c_double * MAX_NUMBERS)()
-            for step in range(1, STEPS + 1):
-                g = values(10 + step, KINDS[grad_wide], False)
-                loop = PARAM_DOUBLE * wide + GRAD_DOUBLE * grad_wide
-                run(rule, options, step, [p, g, *state], loop, numbers)
-                for array in (p, *state):
-                    digest.update(bits_of(array, kind))
-        found[name] = digest.hexdigest()
+        found[name] = hash_of(rules[name], options, 0, NEUTRAL)
+        found[f"{name}, scaled"] = hash_of(rules[name], options, SCALED, SCALES)
+    found["stage"], found["square_sum"] = stage_hash(kernels), square_sum_hash(kernels)
     del kernels, module
     return found
+
+
+def hash_of(rule, options, scaled, scales):
+    digest = hashlib.sha256()
+    for wide, grad_wide in DTYPES:
+        kind = KINDS[wide]
+        state = [values(2 + i, kind, True) for i in range(rule.slots)]
+        p, numbers = values(1, kind, False), (ctypes.c_double * MAX_NUMBERS)()
+        for step in range(1, STEPS + 1):
+            g = values(10 + step, KINDS[grad_wide], False)
+            loop = PARAM_DOUBLE * wide + GRAD_DOUBLE * grad_wide + scaled
+            run(rule, options, step, [p, g, *state], loop, numbers, scales)
+            for array in (p, *state):
+                digest.update(bits_of(array, kind))
+    return digest.hexdigest()
+
+
+def stage_hash(kernels):
+    digest = hashlib.sha256()
+    for wide, grad_wide in DTYPES:
+        p, g = values(1, KINDS[wide], False), values(2, KINDS[grad_wide], False)
+        for clip, decay in ((float("inf"), 0.1), (2.5, 0.0), (2.5, 0.1)):
+            kind = KINDS[grad_wide or (wide and decay != 0.0)]
+            staged = (kind * COUNT)()
+            kernels.stage(
+                PARAM_DOUBLE * wide + GRAD_DOUBLE * grad_wide,
+                *map(ctypes.addressof, (p, g, staged)), COUNT, -0.75, clip, decay,
+            )  # fmt: skip
+            digest.update(bits_of(staged, kind))
+    return digest.hexdigest()
+
+
+def square_sum_hash(kernels):
+    digest = hashlib.sha256()
+    for wide, kind in enumerate(KINDS):
+        # Neither NaN nor what is infinite when it is squared.
+        finite = [x if abs(x) < 1e18 else 1.5 for x in values(1, kind, False)]
+        array = (kind * COUNT)(*finite)
+        for n in (*range(40), 4095, 4096):
+            total = kernels.square_sum(wide, ctypes.addressof(array), n)
+            digest.update(struct.pack("<d", total))
+    return digest.hexdigest()
 
 
 def main(paths):

@@ -330,7 +330,7 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
     assert "subnormal" in capsys.readouterr().out
     saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
     assert len(saved) == 2 * (len(BOOK) - 1)  # SGD has no state
-    assert all(len(r["times"]) == 4 for r in saved)
+    assert all(len(r["times"]) == 6 for r in saved)
 
 
 # ------------------------------------------------------------------ timing

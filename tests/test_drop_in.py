@@ -241,6 +241,86 @@ def test_patch_warns_if_it_comes_too_late(tmp_path):
     assert "RuntimeWarning: common.optimizer was imported before zdlfast.patch()" in done.stderr
 
 
+VELOCITY_FIRST = """
+    class Nesterov:
+        def __init__(self, lr=0.01, momentum=0.9):
+            self.lr, self.momentum, self.v = lr, momentum, None
+        def update(self, params, grads):
+            keys = {keys}
+            if self.v is None:
+                self.v = {fresh}
+            for k in keys:
+                self.v[k] *= self.momentum
+                self.v[k] -= self.lr * grads[k]
+                params[k] += self.momentum * self.momentum * self.v[k]
+                params[k] -= (1 + self.momentum) * self.lr * grads[k]
+"""
+VELOCITY_LAST = """
+    class Nesterov:
+        def update(self, params, grads):
+            for k in params:
+                params[k] += self.momentum * self.momentum * self.v[k]
+                self.v[k] *= self.momentum
+"""
+NESTEROV = """
+    import pickle, sys
+    from common.optimizer import Nesterov
+    optimizer, params = Nesterov(lr=0.1, momentum=0.7), {params}
+    for k in range(20):
+        optimizer.update(params, {params})
+        optimizer = pickle.loads(pickle.dumps(optimizer))
+        print(*map(float, params if isinstance(params, list) else params.values()))
+    print(type(optimizer).__name__, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "fresh", "params"),
+    [
+        ("range(len(params))", "[0.0 for p in params]", "[2.0, -0.3]"),
+        (
+            "list(params)",
+            "dict.fromkeys(params, 0.0)",
+            "{'W': 2.0, 'b': -0.3}",
+        ),
+    ],
+    ids=["book 2", "book 1 before 2021"],
+)
+def test_a_script_whose_nesterov_is_book_2s_gets_that_rule(tmp_path, keys, fresh, params):
+    module = VELOCITY_FIRST.replace("{keys}", keys).replace("{fresh}", fresh)
+    write(tmp_path, {"common/__init__.py": "", "common/optimizer.py": module})
+    write(tmp_path, {"train.py": NESTEROV.replace("{params}", params)})
+    plain = run("train.py", cwd=tmp_path, fast=False)
+    assert plain.stdout.count("\n") == 20, plain.stderr
+    for option in ([], ["--reference"]):
+        done = run(*option, "train.py", cwd=tmp_path)
+        assert done.stderr.split()[-1] == "NesterovBook2", done.stderr
+        assert done.stdout == plain.stdout
+
+
+@pytest.mark.parametrize(
+    "module", [VELOCITY_LAST, "class Nesterov: pass", "class Nesterov(", "\0"]
+)
+def test_a_script_whose_nesterov_is_another_one_gets_book_1s(tmp_path, module):
+    write(tmp_path, {"common/__init__.py": "", "common/optimizer.py": module})
+    write(tmp_path, {"train.py": "from common.optimizer import Nesterov as n; print(n.__name__)"})
+    assert run("train.py", cwd=tmp_path).stdout == "Nesterov\n"
+
+
+def test_a_module_that_was_imported_before_the_patch_says_which_nesterov_it_has(tmp_path):
+    module = VELOCITY_FIRST.replace("{keys}", "params").replace("{fresh}", "{}")
+    write(tmp_path, {"common/optimizer.py": module})
+    write(tmp_path, {"train.py": """
+        import warnings, zdlfast
+        import common.optimizer
+        warnings.simplefilter("ignore")
+        zdlfast.patch()
+        from common.optimizer import Nesterov, NesterovBook2
+        print(Nesterov is NesterovBook2)
+    """})  # fmt: skip
+    assert run("train.py", cwd=tmp_path, fast=False).stdout == "True\n"
+
+
 def test_a_package_that_another_finder_knows_stays(tmp_path):
     write(tmp_path, {"elsewhere/__init__.py": "", "elsewhere/layers.py": "name = 'layers'"})
     code = """

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import resolve_name
 from pathlib import Path
@@ -103,3 +105,17 @@ def test_circles_are_seen():
     assert set(circle(imports)) == {"p.a", "p.b", "p.c"}
     del imports["p.c"]
     assert circle(imports) == []
+
+
+LAZILY = """
+import sys
+import zdlfast
+absent = [name for name in ("datasets", "nn", "schedules") if f"zdlfast.{name}" in sys.modules]
+found = [zdlfast.schedules.Cosine, zdlfast.nn.Affine, zdlfast.datasets.load_digits, zdlfast.patch]
+print(absent, *(thing.__name__ for thing in found))
+"""
+
+
+def test_modules_that_not_everyone_takes_are_imported_when_they_are_asked_for():
+    done = subprocess.run([sys.executable, "-c", LAZILY], capture_output=True, text=True)
+    assert done.stdout == "[] Cosine Affine load_digits patch\n", done.stderr

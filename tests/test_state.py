@@ -184,6 +184,20 @@ def test_state_starts_at_the_same_place_of_a_cache_line_as_its_parameter(rule, d
             assert_same_run(optimizer, fresh, {}, {})
 
 
+@pytest.mark.parametrize("offset", [0, 16, 64, 4000])
+def test_large_state_starts_at_a_place_of_a_page_of_its_own(rule, dtype, offset):
+    param = np.ones(65536 + 4096, np.uint8)[offset : offset + 65536].view(dtype)
+    fresh, loaded = rule.fast(), rule.fast()
+    fresh.update({"W": param}, {"W": np.ones_like(param)})
+    loaded.load_state_dict(fresh.state_dict())
+    for optimizer in (fresh, loaded):
+        optimizer.update({"W": param}, {"W": np.ones_like(param)})
+        starts = [getattr(optimizer, slot)["W"].ctypes.data for slot in rule.slots]
+        apart = [(start - param.ctypes.data) % 4096 for start in starts]
+        assert apart == [1024, 2048, 3072][: len(rule.slots)]
+    assert_same_run(fresh, loaded, {}, {})
+
+
 def test_state_of_an_unaligned_parameter_is_aligned(rule):
     param = np.zeros(8001, np.uint8)[1:].view(np.float64)
     optimizer = rule.fast()

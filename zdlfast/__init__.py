@@ -12,6 +12,7 @@
 
 import os as _os
 import sys as _sys
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -22,6 +23,9 @@ from zdlfast._threads import from_environment as _from_environment
 from zdlfast._threads import get_num_threads, set_num_threads, threads
 
 if _TYPE_CHECKING:
+    from zdlfast import datasets as datasets
+    from zdlfast import nn as nn
+    from zdlfast import schedules as schedules
     from zdlfast.adapters import patch, patched, unpatch
 
 __version__ = "0.2.0"
@@ -98,7 +102,9 @@ def _no_kernels() -> ImportError:
 
 
 def __getattr__(name: str) -> _Any:
-    # An import of zdlfast is to be short: not everyone patches.
+    # An import of zdlfast is to be short: not everyone takes these.
+    if name in ("datasets", "nn", "schedules"):
+        return _import_module(f"{__name__}.{name}")
     if name in ("patch", "patched", "unpatch"):
         from zdlfast import adapters
 

@@ -73,12 +73,16 @@ cdef void execute_blocks(
     cdef double[BLOCK] staged
     cdef void *data[MAX_ARRAYS]
     cdef const Group *group = entry.group
-    cdef Py_ssize_t n
+    cdef Py_ssize_t n, past = 0
     cdef int i, kind = entry.kind | group.variant
+    if entry.strides == NULL or entry.strides.is_contiguous[0]:
+        past = <uintptr_t>entry.data[0] % CACHE_LINE // itemsize(entry, 0)
+        past = (past + first) % (CACHE_LINE // itemsize(entry, 0))
     if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
         kind |= GRAD_DOUBLE         # a sum with the parameter is of the wider dtype
     while first < last:
-        n = min(<Py_ssize_t>BLOCK, last - first)
+        n = min(<Py_ssize_t>BLOCK - past, last - first)
+        past = 0        # from the second one on, blocks begin at a cache line
         for i in range(entry.count):
             data[i] = decode(entry, i, first, n, <char *>buffers[i])
         if group.staged:

@@ -346,10 +346,16 @@ cdef Extent *sort(
 
 # State in the layout of its parameter and of the machine's own byte order. The small arrays of one
 # update share a room, which is allocated at once; a large one has a room of its own, and starts at
-# the same place of a cache line as the parameter, so that one peeled start aligns both.
+# the same place of a cache line as the parameter, so that one peeled start aligns both. From
+# 64 kB on it starts at another place of a page than its parameter and the rest of its state: CPUs
+# take a load for one from an earlier store if the last 12 bits of their addresses are equal, and
+# wait. (Adam, float32, 100,000 elements, Zen 4: up to 1.4 times as long.)
 
 cdef enum:
     SMALL_ALIGNMENT = 16        # bytes, as of any memory
+    PAGE = 4096
+    APART = 1024                # bytes from the place of one array in a page to that of the next
+    APART_FROM = 65536          # bytes of an array, of which a page is little
 
 
 cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
@@ -389,8 +395,8 @@ cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) 
     return zeros
 
 
-cdef PyObject *zeros_beside(const Entry *entry) except NULL:
-    """The state of a large or a strided parameter."""
+cdef PyObject *zeros_beside(const Entry *entry, int i) except NULL:
+    """Array `i` of a large or a strided parameter, which is state."""
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
     cdef PyObject *room
@@ -399,18 +405,17 @@ cdef PyObject *zeros_beside(const Entry *entry) except NULL:
         zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, native_dtype(param), 0)
         memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
         return zeros
-    room = new_room(bytes + CACHE_LINE)
+    room = new_room(bytes + (PAGE if bytes >= APART_FROM else CACHE_LINE))
     try:
-        return zeros_in(room, <Py_ssize_t>(
-            (<uintptr_t>PyArray_BYTES(param) - <uintptr_t>PyArray_BYTES(<PyArrayObject *>room))
-            % CACHE_LINE
-        ), param)
+        return zeros_in(room, to_its_place(entry, i, room), param)
     finally:
         Py_DECREF(room)
 
 
-cdef inline bint lies_beside(PyArrayObject *state, PyArrayObject *param) noexcept:
-    """Whether state starts at the same place of a cache line as its parameter."""
-    return (
-        <uintptr_t>PyArray_BYTES(state) - <uintptr_t>PyArray_BYTES(param)
-    ) % CACHE_LINE == 0
+cdef inline Py_ssize_t to_its_place(const Entry *entry, int i, PyObject *memory) noexcept:
+    """How many bytes from the start of an array the place of array `i` is, which is state."""
+    cdef uintptr_t param = <uintptr_t>PyArray_BYTES(<PyArrayObject *>entry.values[0])
+    cdef uintptr_t start = <uintptr_t>PyArray_BYTES(<PyArrayObject *>memory)
+    if entry.n * itemsize(entry, 0) < APART_FROM:
+        return (param - start) % CACHE_LINE
+    return (param + (i - 1) * APART - start) % PAGE

@@ -122,7 +122,7 @@ class Step:
 
 def _make_group(optimizer: "Optimizer", options: dict[str, Any], lr: Any) -> Group:
     given: Any = optimizer
-    if options or lr is not getattr(optimizer, "lr", None):
+    if options or lr != getattr(optimizer, "lr", None):
         given = _With(optimizer, {"lr": lr, **options})
         lr = given.lr = optimizer._lr_now(given.lr)
     decay = given.weight_decay

@@ -643,7 +643,7 @@ cdef class Batch:
                 entry.values[i] = zeros_in(room, used[0], <PyArrayObject *>entry.values[0])
                 used[0] += bytes
             else:
-                entry.values[i] = zeros_beside(entry)
+                entry.values[i] = zeros_beside(entry, i)
         classify(entry, self.count)
         entry.made = True
         return 0
@@ -670,8 +670,8 @@ cdef class Batch:
             return 0
         check_again(entry, 1)
         for i in range(2, self.count):
-            if not lies_beside(<PyArrayObject *>entry.values[i], param):
-                moved = zeros_beside(entry)
+            if to_its_place(entry, i, entry.values[i]) != 0:
+                moved = zeros_beside(entry, i)
                 memcpy(PyArray_BYTES(<PyArrayObject *>moved), entry.data[i], bytes)
                 Py_DECREF(entry.values[i])
                 entry.values[i] = moved

@@ -1,8 +1,8 @@
 """A module in place of another: its own names come first, the hidden module has the others."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from threading import RLock
@@ -29,19 +29,23 @@ class Finder(MetaPathFinder, Loader):
         self.package = module.rpartition(".")[0]
         self.answers: Mapping[str, object] = {}
         self.further: Mapping[str, object] = {}
+        self._answers_to: Callable[[str], Mapping[str, object]] = lambda source: {}
         self._hidden: ModuleType | None = None
         self._package_was: str | None = None  # what is not a package without this finder
         self._lock = RLock()  # re-entrant: the hidden module may lead to an import of this one
 
     def install(
-        self, answers: Mapping[str, object], further: Mapping[str, object] | None = None
+        self,
+        answers_to: Callable[[str], Mapping[str, object]],
+        further: Mapping[str, object] | None = None,
     ) -> bool:
         """Let every later import give these names.
 
         Parameters
         ----------
-        answers : mapping
-            The objects by their names in the module.
+        answers_to : callable
+            Gives the objects by their names in the module, if it is told the source of the hidden
+            one, which is empty if there is none.
         further : mapping, optional
             Objects that are given to who asks for their names, unless the hidden module has them.
 
@@ -50,7 +54,7 @@ class Finder(MetaPathFinder, Loader):
         bool
             Whether the import comes too late: the hidden module was imported already.
         """
-        self.answers, self.further = answers, further or {}
+        self._answers_to, self.further = answers_to, further or {}
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         sys.meta_path.insert(0, self)
@@ -58,7 +62,7 @@ class Finder(MetaPathFinder, Loader):
         if loaded is None:
             return False
         if isinstance(loaded, StandIn):
-            vars(loaded).update(answers)
+            self._answer(loaded)
             return False
         self._hidden = loaded
         self._set_module(module_from_spec(ModuleSpec(self.module, self)))
@@ -105,11 +109,27 @@ class Finder(MetaPathFinder, Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = StandIn(spec.name)
-        vars(module).update(self.answers)
+        self._answer(module)
         return module
+
+    def _answer(self, module: "StandIn") -> None:
+        self.answers = self._answers_to(self._hidden_source())
+        vars(module).update(self.answers)
 
     def exec_module(self, module: ModuleType) -> None:
         pass
+
+    def _hidden_source(self) -> str:
+        spec = self._hidden_spec()
+        if spec is None or not isinstance(spec.loader, InspectLoader):
+            return ""
+        try:
+            return spec.loader.get_source(self.module) or ""
+        except (ImportError, SyntaxError):
+            return ""
+
+    def _hidden_spec(self) -> ModuleSpec | None:
+        return find_elsewhere(self, self.module, sys.modules[self.package].__path__)
 
     def hidden(self) -> ModuleType | None:
         """The module that would be imported if this finder were not there, if there is one.
@@ -118,8 +138,7 @@ class Finder(MetaPathFinder, Loader):
         """
         with self._lock:
             if self._hidden is None:
-                path = sys.modules[self.package].__path__
-                spec = find_elsewhere(self, self.module, path)
+                spec = self._hidden_spec()
                 if spec is None or spec.loader is None:
                     return None
                 self._hidden = module_from_spec(spec)

@@ -1,5 +1,6 @@
 """The book's ``common.optimizer``, answered by zdlfast's classes of the same names."""
 
+import ast
 import warnings
 from typing import Any
 
@@ -33,9 +34,13 @@ class Book(Adapter):
         if counter is not None:
             for cls in (*classes.values(), *further.values()):
                 self._replaced.set(cls, "update", counter.counted(cls.update))
-        # The book's scripts take np from here too: "from common.optimizer import *".
-        names: dict[str, Any] = {"np": np, **classes}
-        if self._finder.install(names, further):
+
+        def answers_to(source: str) -> dict[str, Any]:
+            own = {"Nesterov": further["NesterovBook2"]} if _is_book2s(source) else {}
+            # The book's scripts take np from here too: "from common.optimizer import *".
+            return {"np": np, **classes, **own}
+
+        if self._finder.install(answers_to, further):
             warnings.warn(
                 f"{self.module} was imported before zdlfast.patch(): names that were taken from "
                 "it already are still its own",
@@ -51,6 +56,24 @@ class Book(Adapter):
         """The classes of the book's names, or the others, for scripts that ask for them."""
         rules = [rule for rule in PUBLIC.values() if rule.book == book]
         return {rule.name: rule.twin if reference else rule.fast for rule in rules}
+
+
+def _is_book2s(source: str) -> bool:
+    """Whether the Nesterov of a module is book 2's: it changes velocities before parameters.
+
+    Copies of book 1 from before 2021 have it too.
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    for cls in ast.walk(tree):
+        if not (isinstance(cls, ast.ClassDef) and cls.name == "Nesterov"):
+            continue
+        changed = [node for node in ast.walk(cls) if isinstance(node, ast.AugAssign)]
+        first = min(changed, key=lambda node: node.lineno, default=None)
+        return first is not None and ast.unparse(first.target).startswith("self.v[")
+    return False
 
 
 adapter = Book()

@@ -61,7 +61,8 @@ class Nesterov(Optimizer, rule="Nesterov"):
     def __setstate__(self, state: Any) -> None:
         # What the book's own class leaves is a dict, without this option; book 2's has lists.
         books = isinstance(state, dict) and "nonfinite" not in state
-        if books and isinstance(state.get("v"), list):
+        mine = type(self)._rule is Nesterov._rule
+        if mine and books and isinstance(state.get("v"), list):
             warnings.warn(
                 "a Nesterov with lists that the book's own class pickled is book 2's: it goes on "
                 "by book 1's rule, which is another one (zdlfast.NesterovBook2 has book 2's)",
