@@ -264,9 +264,7 @@ def shares(folder):
         assert COMM.allreduce(own) == (total if shard_state else SIZE * total)
         if shard_state:
             assert abs(own - total / SIZE) <= 4 * _layout.CUT
-        sent = optimizer._gradients.exchange.sent
-        if shard_state:
-            sent += optimizer._parameters.exchange.sent
+        sent = optimizer.bytes_sent
         least = 2 * (SIZE - 1) * total / SIZE
         assert abs(sent - least) <= 4 * _layout.CUT * SIZE
         assert abs(COMM.allreduce(sent) - SIZE * least) <= 100 * SIZE
@@ -396,7 +394,8 @@ def failures(params, grads, optimizer, rank):
         (locked, grads, {}),
         (
             "ValueError",
-            f"rank {rank}: params['b1'] is read-only, expected an array that can be updated in place",
+            f"rank {rank}: params['b1'] is read-only, expected an array that can be updated in "
+            "place",
         ),
     )
     yield (
@@ -607,7 +606,7 @@ def no_answer(folder):
     if RANK > 0 or SIZE == 1:
         optimizer._ranks.comm.Iallreduce(MPI.IN_PLACE, vote, MPI.MAX).Wait()
     else:
-        optimizer._ranks._kept[0][0].Wait()
+        MPI.Request.Waitall(optimizer._ranks._kept[0][0])
 
 
 def trains_on_and_on(folder):

@@ -3,13 +3,12 @@
 What each rank does stands in ranks.py.
 """
 
-import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
@@ -17,48 +16,30 @@ import pytest
 from process import python
 from table import assert_same_run
 
-import zdlfast
+sys.path.append(str(Path(__file__).parents[1]))
 
-TESTS = Path(__file__).parent
+import zdlfast
+from bench import mpi
+
+PROGRAM = Path(__file__).with_name("ranks.py")
+ROOT = Path(__file__).parents[1]
 LIMIT = 120  # seconds: a hang ends there
 
 
-def found_mpiexec():
-    """The launcher of the MPI that is installed: beside this Python, or in the path."""
-    return shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or shutil.which("mpiexec")
+pytestmark = pytest.mark.skipif(mpi.mpiexec() is None, reason="needs mpi4py and an MPI")
 
 
-pytestmark = [
-    pytest.mark.skipif(
-        importlib.util.find_spec("mpi4py") is None or found_mpiexec() is None,
-        reason="needs mpi4py and an MPI",
-    ),
-]
-
-
-def command(ranks, *args):
-    mpiexec = [found_mpiexec(), "-n", str(ranks)]
-    version = subprocess.run(
-        [mpiexec[0], "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    ).stdout
-    if "Open MPI" in version or "OpenRTE" in version:
-        mpiexec.insert(1, "--oversubscribe")
-    return [*mpiexec, sys.executable, "-m", "mpi4py", *map(str, args)]
-
-
-ENVIRONMENT = {
-    **os.environ,
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "ZDLFAST_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+def environment():
+    """Ranks find what stands beside the tests."""
+    paths = [str(PROGRAM.parent), os.environ.get("PYTHONPATH")]
+    return {**mpi.environment(), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def run(ranks, name, folder):
+    """Call a function of ranks.py on so many ranks, and see that all get to its end."""
     done = subprocess.run(
-        command(ranks, TESTS / "ranks.py", name, folder),
-        env=ENVIRONMENT, timeout=LIMIT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        mpi.command(ranks, str(PROGRAM), name, str(folder)),
+        env=environment(), timeout=LIMIT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip
     expected = [f"done {rank}" for rank in range(ranks)]
     assert sorted(done.stdout.split("\n")) == ["", *expected], done.stdout + done.stderr
@@ -103,8 +84,8 @@ def test_one_rank_is_one_process(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="needs signals of POSIX")
 def test_ctrl_c_ends_the_program(tmp_path):
     program = subprocess.Popen(
-        command(2, TESTS / "ranks.py", "trains_on_and_on", tmp_path),
-        env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        mpi.command(2, str(PROGRAM), "trains_on_and_on", str(tmp_path)),
+        env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
@@ -175,6 +156,45 @@ def test_a_checkpoint_takes_the_place_of_one_by_more_ranks(tmp_path):
     optimizer, params = zdlfast.load(tmp_path / "checkpoint")
     assert type(optimizer) is zdlfast.SGD
     assert params["W1"].shape == (130, 120)
+
+
+# ------------------------------------------------------------------ the example and its page
+
+
+def test_the_example_trains_and_goes_on(tmp_path):
+    pytest.importorskip("sklearn")
+    checkpoint = tmp_path / "digits.npz"
+    for ranks in (2, 3):  # goes on with another number
+        script = str(ROOT / "examples" / "train_mpi.py")
+        done = subprocess.run(
+            mpi.command(ranks, script, "--epochs", "2", "--checkpoint", str(checkpoint)),
+            env=environment(), timeout=LIMIT, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        lines = done.stdout.splitlines()
+        assert [line.partition(":")[0] for line in lines] == ["epoch 1", "epoch 2"], done.stderr
+        optimizer, params = zdlfast.load(checkpoint)
+        accuracy = float(lines[-1].split()[2].rstrip("%"))
+        assert accuracy > (85 if ranks == 2 else 92)
+        assert params["W1"].shape == (784, 200)
+    assert optimizer.iter == 2 * 2 * 12
+
+
+def test_the_blocks_of_the_page_run(tmp_path):
+    text = (ROOT / "docs" / "mpi.md").read_text("utf-8")
+    blocks = re.findall(r"^```\{code-block\} python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    start = """
+import os, sys
+import numpy as np, zdlfast
+os.chdir(sys.argv[1])
+params, grads = ({"W": np.ones((3, 4))} for _ in range(2))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", start + "\n".join(blocks), str(tmp_path)],
+        env=environment(), timeout=LIMIT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 # ------------------------------------------------------------------ one process

@@ -16,6 +16,7 @@ from zdlfast.mpi._ranks import Interrupts, Ranks
 
 #: By item, flat; what an item is not asked for may be anything.
 Arrays = Sequence[Any]
+_Requests = MPI.Request | list[MPI.Request]
 _SLOTS = 2  # buckets that are under way at once
 
 
@@ -85,13 +86,13 @@ class Exchange:
 
     def _pipeline(
         self,
-        first: Callable[[int], MPI.Request],
-        second: Callable[[int], MPI.Request | None],
+        first: Callable[[int], _Requests],
+        second: Callable[[int], _Requests | None],
         third: Callable[[int], None] | None,
         interrupts: Interrupts,
     ) -> None:
         """Do these steps with each bucket, each when what the one before has sent is there."""
-        requests: list[MPI.Request | None] = [None] * len(self.buckets)
+        requests: list[_Requests | None] = [None] * len(self.buckets)
         for number in range(len(self.buckets) + 2):
             # The oldest comes first: its slot is needed.
             if third is not None and 0 <= number - 2 < len(self.buckets):
@@ -104,7 +105,7 @@ class Exchange:
             if number < len(self.buckets):
                 requests[number] = sent
 
-    def _wait(self, request: MPI.Request | None, interrupts: Interrupts) -> None:
+    def _wait(self, request: _Requests | None, interrupts: Interrupts) -> None:
         if request is not None:
             self.ranks.wait(request, self, interrupts)
 
@@ -112,17 +113,25 @@ class Exchange:
         slot = number % _SLOTS
         return self.buckets[number], self._packed[slot], self._received[slot]
 
-    def _scatter(self, number: int, arrays: Arrays) -> MPI.Request:
+    def _scatter(self, number: int, arrays: Arrays) -> _Requests:
         """Send to each rank what it owns."""
         bucket, packed, received = self._slot(number)
         self._try(_pack, bucket, range(self.ranks.size), arrays, packed)
         own = bucket.sizes[self.ranks.rank]
         self.sent += bucket.size - own
-        places = [rank * own for rank in range(self.ranks.size)]
-        return self.ranks.comm.Ialltoallv(
-            [packed, (bucket.sizes, bucket.starts), MPI.BYTE],
-            [received, ([own] * self.ranks.size, places), MPI.BYTE],
-        )
+        # One after the other takes less time than MPI's Ialltoallv, by half.
+        requests = []
+        for other, (start, size) in enumerate(zip(bucket.starts, bucket.sizes, strict=True)):
+            place = received[other * own : (other + 1) * own]
+            part = packed[start : start + size]
+            if other == self.ranks.rank:
+                place[...] = part
+                continue
+            if own:
+                requests.append(self.ranks.comm.Irecv([place, MPI.BYTE], other))
+            if size:
+                requests.append(self.ranks.comm.Isend([part, MPI.BYTE], other))
+        return requests
 
     def _add(self, number: int) -> None:
         """Put the average of this rank's part into the bucket."""
@@ -139,7 +148,7 @@ class Exchange:
                 if self.mean:
                     np.divide(total, self.ranks.size, out=total)
 
-    def _add_and_gather(self, number: int) -> MPI.Request:
+    def _add_and_gather(self, number: int) -> _Requests:
         self._try(self._add, number)
         return self._gather(number)
 
@@ -147,12 +156,12 @@ class Exchange:
         self._try(self._add, number)
         self._try(self._unpack, number, [self.ranks.rank], targets, self._begins)
 
-    def _pack_and_gather(self, number: int, arrays: Arrays) -> MPI.Request:
+    def _pack_and_gather(self, number: int, arrays: Arrays) -> _Requests:
         bucket, packed, _ = self._slot(number)
         self._try(_pack, bucket, [self.ranks.rank], arrays, packed)
         return self._gather(number)
 
-    def _gather(self, number: int) -> MPI.Request:
+    def _gather(self, number: int) -> _Requests:
         """Send this rank's part of a bucket to all others."""
         bucket, packed, _ = self._slot(number)
         self.sent += bucket.sizes[self.ranks.rank] * (self.ranks.size - 1)

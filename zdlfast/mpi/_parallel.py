@@ -45,6 +45,8 @@ class DataParallel:
     optimizer : Optimizer
         The one that was given. With `shard_state`, its state has this rank's part of each array,
         one-dimensional, in dicts.
+    bytes_sent : int
+        What this rank has sent to others in all updates: of arrays, not of short messages.
 
     Raises
     ------
@@ -120,6 +122,7 @@ class DataParallel:
         self.reduction = validation.choice("reduction", reduction, get_args(Reduction))
         self.shard_state = validation.flag("shard_state", shard_state)
         self.optimizer = optimizer
+        self.bytes_sent = 0
         self._ranks = Ranks(comm)
         self._shards = Shards(optimizer, self._ranks)
         self._known: set[Any] = set()  # keys whose values were equal on all ranks at first
@@ -167,17 +170,18 @@ class DataParallel:
                 error = failed
             self._ranks.agree(error, interrupts, lines)
             self._gradients, self._parameters = gradients, parameters
+            before = self._sent()
             self._known.update(found.keys)
-            if parameters is None:
-                result = self._update_whole(found, gradients, params, interrupts)
-            else:
-                undo = self._shards.add(coming, found.by_key)
-                try:
-                    result = self._update_shards(found, gradients, parameters, interrupts)
-                except BaseException:
-                    undo()
-                    raise
-            return result
+            undo = self._shards.add(coming, found.by_key)
+            try:
+                if parameters is None:
+                    return self._update_whole(found, gradients, params, interrupts)
+                return self._update_shards(found, gradients, parameters, interrupts)
+            except BaseException:
+                undo()
+                raise
+            finally:
+                self.bytes_sent += self._sent() - before
 
     def _plan(self, found: Look, coming: dict[Any, Shared]) -> tuple[Gradients, Parameters | None]:
         """What is sent: as in the last update if arrays are like those, else anew."""
@@ -187,14 +191,18 @@ class DataParallel:
             gradients = Gradients(self._ranks, found, self.reduction == "mean", shared)
             parameters = None
         gradients.take(found)
-        if shared is not None:
-            values = [found.values[place] for place in gradients.places]
-            if parameters is None:
-                keys = [found.keys[place] for place in gradients.places]
-                parameters = Parameters(self._ranks, keys, values, shared)
-            else:
-                parameters.take(values)
+        if shared is None:
+            return gradients, None
+        values = [found.values[place] for place in gradients.places]
+        if parameters is None:
+            keys = [found.keys[place] for place in gradients.places]
+            return gradients, Parameters(self._ranks, keys, values, shared)
+        parameters.take(values)
         return gradients, parameters
+
+    def _sent(self) -> int:
+        exchanges = [each.exchange for each in (self._gradients, self._parameters) if each]
+        return sum(exchange.sent for exchange in exchanges)
 
     def _settings(self) -> list[tuple[str, str]]:
         own = [("reduction", self.reduction), ("shard_state", repr(self.shard_state))]

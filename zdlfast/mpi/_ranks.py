@@ -3,6 +3,7 @@
 import builtins
 import hashlib
 import json
+import os
 import signal
 import threading
 import time
@@ -13,9 +14,9 @@ from typing import Any, NoReturn
 import numpy as np
 from mpi4py import MPI
 
-# A wait is short as a rule, and asks again at once. Who waits longer sleeps in between: others may
-# need the CPU.
-SHORT = 1e-4  # seconds
+# Who waits asks again at once, because MPI sends only while it is asked. After a while, and sooner
+# if there are more ranks than CPUs, it sleeps in between: others may need the CPU.
+SHORT, SHORT_IF_CROWDED = 5e-3, 1e-4  # seconds
 NAP = 1e-5
 # How long a rank that was interrupted, or has failed outside of an update, waits for the others
 # to hear of it: they may never come.
@@ -85,27 +86,37 @@ class Ranks:
     def __init__(self, comm: MPI.Intracomm) -> None:
         self.comm = comm.Dup()
         self.rank, self.size = self.comm.rank, self.comm.size
+        machine = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        crowded = machine.size > (os.cpu_count() or 1)
+        machine.Free()
+        self._short = SHORT_IF_CROWDED if crowded else SHORT
         self.together: BaseException | None = None  # what all ranks raised last
         self.lost = False  # whether one stopped to wait for the others
         self._kept: list[Any] = []
 
-    def wait(self, request: MPI.Request, kept: Any, interrupts: Interrupts | None = None) -> None:
-        """Wait until a request is done, in a way that can be interrupted.
+    def wait(
+        self,
+        request: MPI.Request | list[MPI.Request],
+        kept: Any,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        """Wait until a request is done, or several, in a way that can be interrupted.
 
         Parameters
         ----------
-        request : mpi4py.MPI.Request
+        request : mpi4py.MPI.Request or list
         kept : object
             The memory that it uses.
         interrupts : Interrupts, optional
             Those that are held back meanwhile.
         """
+        requests = request if isinstance(request, list) else [request]
         done = False
         begin = time.monotonic()
         try:
-            while not (done := request.Test()):
+            while not (done := MPI.Request.Testall(requests)):
                 now = time.monotonic()
-                if now - begin > SHORT:
+                if now - begin > self._short:
                     time.sleep(NAP)
                 since = begin if interrupts is None else interrupts.since
                 if since is not None and now - since > PATIENCE:
@@ -117,7 +128,7 @@ class Ranks:
             if not done:
                 # MPI may write there as long as the process lives.
                 self.lost = True
-                self._kept.append((request, kept))
+                self._kept.append((requests, kept))
 
     def agree(
         self,
