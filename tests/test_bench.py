@@ -895,6 +895,7 @@ def test_the_documents_ask_for_files_that_the_jobs_make():
         "denormals.txt",
         "kernels.txt",
         "models.txt",
+        "mpi.txt",
         "peers.txt",
     ]
     for figure in readme.FIGURES.glob("*.png"):

@@ -240,7 +240,7 @@ def table(results: list[Result], hidden: int) -> Table:
                 report.duration(median(r.times(side, "update"))),
                 report.duration(r.step(side)),
                 report.ratio(speed),
-                report.ratio(r.sent(side), up=True) if r.ranks > 1 else "",
+                f"{r.sent(side):.4f}" if r.ranks > 1 else "",
             )
     return made
 
