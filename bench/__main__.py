@@ -50,6 +50,7 @@ PUBLISHED = [
     peers.main,
     denormals.main,
     sklearn.main,
+    rules.main,
     mpi.main,
 ]
 
