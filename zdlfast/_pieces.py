@@ -35,9 +35,10 @@ def others(folder: Path, ranks: int) -> Iterator[Path]:
 def files_of(folder: Path) -> list[Path]:
     """The files of a checkpoint, in the order of the ranks."""
     numbers = {int(found[2]) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))}
-    if len(numbers) != 1:
-        there = f"those of {sorted(numbers)} ranks" if numbers else "none"
-        raise ValueError(f"expected the files of one checkpoint, rank-0-of-n.npz, got {there}")
+    if not numbers:
+        raise IsADirectoryError(f"{folder} is a folder without a checkpoint, rank-0-of-n.npz")
+    if len(numbers) > 1:
+        raise ValueError(f"there are checkpoints of {sorted(numbers)} ranks, expected one")
     (ranks,) = numbers
     return [folder / name_of(rank, ranks) for rank in range(ranks)]
 
