@@ -187,6 +187,41 @@ def arrays_as_they_come(folder):
     )
 
 
+def low_bit_state(folder):
+    """On all ranks it is as in one process; a part of it on each is refused."""
+    for given in (
+        {"state": "8bit"},
+        {"state": "8bit", "state_rounding": "stochastic"},
+        {"overrides": {"W*": {"state": "bfloat16"}}},
+    ):
+        optimizer, expected = DataParallel(zdlfast.Adam(**given)), zdlfast.Adam(**given)
+        params, expected_params = net(), net()
+        for step in range(3):
+
+            def of(rank, step=step):
+                return gradients(net(), rank, step)
+
+            optimizer.update(params, of(RANK))
+            expected.update(expected_params, averaged(of))
+        optimizer.save(folder / "all.npz", params)
+        save_parts(optimizer, folder / "parts", params)
+        for path in ("all.npz", "parts"):
+            loaded, loaded_params = zdlfast.load(folder / path)
+            assert_same_run(loaded, expected, loaded_params, expected_params)
+            again = DataParallel(loaded)
+            again.update(loaded_params, of(RANK))
+        COMM.Barrier()
+        parts = DataParallel(zdlfast.Adam(**given), shard_state=True)
+        found = raised(parts.update, params, of(RANK))
+        assert found[0] == "NotImplementedError"
+        assert found[1].startswith("rank 0: shard_state takes no state in '")
+        loaded, _ = zdlfast.load(folder / "all.npz")
+        loaded.state = loaded.overrides = None
+        found = raised(DataParallel(loaded, shard_state=True).update, params, of(RANK))
+        assert found[0] == "NotImplementedError"
+        COMM.Barrier()
+
+
 def numbers_for_parameters(folder):
     params, expected_params = {"a": 1.0, "b": np.float32(2.0)}, {"a": 1.0, "b": np.float32(2.0)}
     optimizer, expected = DataParallel(zdlfast.Adam(lr=0.1)), zdlfast.Adam(lr=0.1)

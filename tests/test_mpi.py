@@ -55,6 +55,7 @@ EVERYWHERE = [
     "numbers_that_overflow",
     "arrays_as_they_come",
     "lists",
+    "low_bit_state",
     "errors",
     "errors_at_the_last_moment",
     "interrupts",

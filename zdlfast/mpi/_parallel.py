@@ -139,7 +139,8 @@ class DataParallel:
         Parameters
         ----------
         params : mapping or list
-            Equal on all ranks. With `shard_state`, arrays of floats that share no memory.
+            Equal on all ranks. With `shard_state`, arrays of floats that share no memory, and
+            whose state has their own dtype.
         grads : mapping or sequence
             This rank's: arrays of NumPy's and numbers.
 
