@@ -18,7 +18,7 @@ from table import RULES, assert_same_bits, assert_same_run
 
 import zdlfast
 from zdlfast import reference
-from zdlfast.mpi import DataParallel, _layout, _ranks
+from zdlfast.mpi import DataParallel, _exchange, _layout, _norm, _parallel, _ranks
 from zdlfast.schedules import Cosine
 
 warnings.simplefilter("error")
@@ -533,6 +533,33 @@ def errors_at_the_last_moment(folder):
                 )
                 for key, value in expected_params.items():
                     assert_same_bits(params[key], value)
+
+
+def errors_while_sending(folder):
+    """A rank without memory in the middle sends on, and all are told before anything changes."""
+
+    def without_memory(*args):
+        raise MemoryError("none left")
+
+    steps = [(_exchange, "_pack"), (_norm, "_add_squares"), (_parallel, "_like")]
+    for module, name in steps:
+        works = getattr(module, name)
+        shard_state = module is _norm
+        params, expected_params = net(), net()
+        optimizer = DataParallel(zdlfast.Adam(clip_norm=1.0), shard_state=shard_state)
+        expected = zdlfast.Adam(clip_norm=1.0)
+        for time in range(TIMES):
+            bad = time % SIZE
+            setattr(module, name, without_memory if bad == RANK else works)
+            found = raised(optimizer.update, params, net())
+            setattr(module, name, works)
+            assert found == ("MemoryError", f"rank {bad}: none left")
+            assert optimizer.optimizer.iter == 0
+        for key, value in expected_params.items():
+            assert_same_bits(params[key], value)
+        optimizer.update(params, gradients(params, RANK, 0))
+        expected.update(expected_params, averaged(lambda rank: gradients(net(), rank, 0)))
+        assert_saved(optimizer, params, expected, expected_params, folder)
 
 
 # ---------------------------------------------------------------- interrupts, and the end

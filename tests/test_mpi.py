@@ -58,6 +58,7 @@ EVERYWHERE = [
     "low_bit_state",
     "errors",
     "errors_at_the_last_moment",
+    "errors_while_sending",
     "interrupts",
     "errors_outside",
     "no_answer",
