@@ -18,7 +18,7 @@ from table import RULES, assert_same_bits, assert_same_run
 
 import zdlfast
 from zdlfast import reference
-from zdlfast.mpi import DataParallel, _layout, _ranks
+from zdlfast.mpi import DataParallel, _exchange, _layout, _norm, _parallel, _ranks
 from zdlfast.schedules import Cosine
 
 warnings.simplefilter("error")
@@ -185,6 +185,41 @@ def arrays_as_they_come(folder):
         "rank 0: grads['fortran'] has shape (1, 130), expected (90, 130), that of its parameter, "
         "for clip_norm with shard_state",
     )
+
+
+def low_bit_state(folder):
+    """On all ranks it is as in one process; a part of it on each is refused."""
+    for given in (
+        {"state": "8bit"},
+        {"state": "8bit", "state_rounding": "stochastic"},
+        {"overrides": {"W*": {"state": "bfloat16"}}},
+    ):
+        optimizer, expected = DataParallel(zdlfast.Adam(**given)), zdlfast.Adam(**given)
+        params, expected_params = net(), net()
+        for step in range(3):
+
+            def of(rank, step=step):
+                return gradients(net(), rank, step)
+
+            optimizer.update(params, of(RANK))
+            expected.update(expected_params, averaged(of))
+        optimizer.save(folder / "all.npz", params)
+        save_parts(optimizer, folder / "parts", params)
+        for path in ("all.npz", "parts"):
+            loaded, loaded_params = zdlfast.load(folder / path)
+            assert_same_run(loaded, expected, loaded_params, expected_params)
+            again = DataParallel(loaded)
+            again.update(loaded_params, of(RANK))
+        COMM.Barrier()
+        parts = DataParallel(zdlfast.Adam(**given), shard_state=True)
+        found = raised(parts.update, params, of(RANK))
+        assert found[0] == "NotImplementedError"
+        assert found[1].startswith("rank 0: shard_state takes no state in '")
+        loaded, _ = zdlfast.load(folder / "all.npz")
+        loaded.state = loaded.overrides = None
+        found = raised(DataParallel(loaded, shard_state=True).update, params, of(RANK))
+        assert found[0] == "NotImplementedError"
+        COMM.Barrier()
 
 
 def numbers_for_parameters(folder):
@@ -498,6 +533,33 @@ def errors_at_the_last_moment(folder):
                 )
                 for key, value in expected_params.items():
                     assert_same_bits(params[key], value)
+
+
+def errors_while_sending(folder):
+    """A rank without memory in the middle sends on, and all are told before anything changes."""
+
+    def without_memory(*args):
+        raise MemoryError("none left")
+
+    steps = [(_exchange, "_pack"), (_norm, "_add_squares"), (_parallel, "_like")]
+    for module, name in steps:
+        works = getattr(module, name)
+        shard_state = module is _norm
+        params, expected_params = net(), net()
+        optimizer = DataParallel(zdlfast.Adam(clip_norm=1.0), shard_state=shard_state)
+        expected = zdlfast.Adam(clip_norm=1.0)
+        for time in range(TIMES):
+            bad = time % SIZE
+            setattr(module, name, without_memory if bad == RANK else works)
+            found = raised(optimizer.update, params, net())
+            setattr(module, name, works)
+            assert found == ("MemoryError", f"rank {bad}: none left")
+            assert optimizer.optimizer.iter == 0
+        for key, value in expected_params.items():
+            assert_same_bits(params[key], value)
+        optimizer.update(params, gradients(params, RANK, 0))
+        expected.update(expected_params, averaged(lambda rank: gradients(net(), rank, 0)))
+        assert_saved(optimizer, params, expected, expected_params, folder)
 
 
 # ---------------------------------------------------------------- interrupts, and the end

@@ -81,7 +81,7 @@ def _whole(what: str, containers: Sequence[dict[Any, Any] | None]) -> Any:
         if place not in found:
             found[place] = key, np.empty(shape, piece.dtype)
             missing[place] = math.prod(shape)
-        found[place][1].reshape(-1)[start : start + piece.size] = piece
+        found[place][1].reshape(-1)[start : start + piece.size] = piece.reshape(-1)
         missing[place] -= piece.size
     for place, elements in missing.items():
         if elements:

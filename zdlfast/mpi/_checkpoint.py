@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zdlfast import _pieces, _state
+from zdlfast._encoded import EncodedState
 from zdlfast._files import save
 from zdlfast.mpi._layout import Item, cut
 from zdlfast.mpi._shards import Shards, Shared
@@ -47,15 +48,19 @@ class _Pieces:
         if self.by_key is None:
             self.by_key = not any(isinstance(container, list) for container in containers)
         whole: dict[Any, np.ndarray] = {}
+        encoded = set()
         for container in containers:
             for key, value in _pairs(container):
-                if key in self.parts or not isinstance(value, np.ndarray):
-                    continue
-                if whole.setdefault(key, value).shape != value.shape:
-                    raise NotImplementedError(
-                        f"state of {key!r} has shape {value.shape}, but its parameter has "
-                        f"{whole[key].shape}: it cannot be cut"
-                    )
+                if isinstance(value, np.ndarray):
+                    whole.setdefault(key, value)
+                elif isinstance(value, EncodedState):
+                    encoded.add(key)
+        # State that is encoded is not cut: rank 0 writes it.
+        whole = {
+            key: value
+            for key, value in whole.items()
+            if key not in self.parts and key not in encoded
+        }
         items = [Item(array.size, array.dtype) for array in whole.values()]
         self.shared = dict(self.parts)
         for (key, array), bounds in zip(whole.items(), cut(items, shards.ranks.size), strict=True):
@@ -89,11 +94,11 @@ class _Pieces:
 
     def _add(self, pieces: dict[Any, Any], key: Any, value: Any, is_part: bool) -> None:
         place, by_key = self.places[key], bool(self.by_key)
-        if not isinstance(value, np.ndarray):
+        shared = self.shared.get(key)
+        if shared is None or not isinstance(value, np.ndarray):
             if self.rank == 0:
-                pieces[_pieces.key_of(by_key, place, key, 0, ())] = value
+                pieces[_pieces.key_of(by_key, place, key, 0, np.shape(value))] = value
             return
-        shared = self.shared[key]
         part = shared.part(self.rank)
         if shared.is_of(self.rank):
             piece = value if is_part else np.ascontiguousarray(value).reshape(-1)[part]
@@ -110,7 +115,15 @@ def _pairs(container: Any) -> list[tuple[Any, Any]]:
 def _with_state(optimizer: "Optimizer", state: dict[str, Any]) -> "Optimizer":
     """An optimizer like this one, with other state: without a copy of its arrays."""
     content = _state.collect(optimizer, copies=False)
-    content["state"] = state
+    content["state"] = {
+        slot: {
+            key: value.to_dict() if isinstance(value, EncodedState) else value
+            for key, value in container.items()
+        }
+        if isinstance(container, dict)
+        else container
+        for slot, container in state.items()
+    }
     other: Optimizer = type(optimizer)()
     # Functions are taken from there.
     for name in ("lr", "overrides"):

@@ -49,7 +49,7 @@ class Exchange:
         self.sent = 0  # bytes, to other ranks
         self.error: Exception | None = None  # the first that kept something from being done
 
-    def _try(self, work: Callable[..., None], *args: Any) -> None:
+    def attempt(self, work: Callable[..., None], *args: Any) -> None:
         """Do a step; if it fails, this rank goes on sending, and the ranks agree afterwards."""
         try:
             work(*args)
@@ -61,7 +61,7 @@ class Exchange:
         self._pipeline(
             lambda number: self._scatter(number, arrays),
             self._add_and_gather,
-            lambda number: self._try(self._unpack, number, range(self.ranks.size), targets),
+            lambda number: self.attempt(self._unpack, number, range(self.ranks.size), targets),
             interrupts,
         )
 
@@ -79,7 +79,7 @@ class Exchange:
         others = [rank for rank in range(self.ranks.size) if rank != self.ranks.rank]
         self._pipeline(
             lambda number: self._pack_and_gather(number, arrays),
-            lambda number: self._try(self._unpack, number, others, arrays),
+            lambda number: self.attempt(self._unpack, number, others, arrays),
             None,
             interrupts,
         )
@@ -116,7 +116,7 @@ class Exchange:
     def _scatter(self, number: int, arrays: Arrays) -> _Requests:
         """Send to each rank what it owns."""
         bucket, packed, received = self._slot(number)
-        self._try(_pack, bucket, range(self.ranks.size), arrays, packed)
+        self.attempt(_pack, bucket, range(self.ranks.size), arrays, packed)
         own = bucket.sizes[self.ranks.rank]
         self.sent += bucket.size - own
         # One after the other takes less time than MPI's Ialltoallv, by half.
@@ -149,16 +149,16 @@ class Exchange:
                     np.divide(total, self.ranks.size, out=total)
 
     def _add_and_gather(self, number: int) -> _Requests:
-        self._try(self._add, number)
+        self.attempt(self._add, number)
         return self._gather(number)
 
     def _add_own(self, number: int, targets: Arrays) -> None:
-        self._try(self._add, number)
-        self._try(self._unpack, number, [self.ranks.rank], targets, self._begins)
+        self.attempt(self._add, number)
+        self.attempt(self._unpack, number, [self.ranks.rank], targets, self._begins)
 
     def _pack_and_gather(self, number: int, arrays: Arrays) -> _Requests:
         bucket, packed, _ = self._slot(number)
-        self._try(_pack, bucket, [self.ranks.rank], arrays, packed)
+        self.attempt(_pack, bucket, [self.ranks.rank], arrays, packed)
         return self._gather(number)
 
     def _gather(self, number: int) -> _Requests:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from zdlfast import _validation as validation
+from zdlfast._encoded import EncodedState
 from zdlfast._options import OPTIONS
 from zdlfast._saved_options import packed
 from zdlfast.mpi._ranks import hash_of
@@ -130,4 +131,6 @@ def values_of(optimizer: "Optimizer", found: Look, known: Any) -> list[tuple[str
 def _hash(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         return hash_of(value)
+    if isinstance(value, EncodedState):
+        return " ".join([repr(value), *map(hash_of, value.arrays())])
     return repr(value)

@@ -52,12 +52,12 @@ class Norms:
                 at[rank] += count
         self._order = np.array(order, np.intp)
         self._last = at
+        self._found = np.zeros(sum(self._sizes))
 
-    def read(self, parts: Sequence[np.ndarray], interrupts: Interrupts) -> Reading:
-        """What `zdlfast._gradients.read` finds in the whole of them, norm included."""
+    def take(self, parts: Sequence[np.ndarray]) -> None:
+        """Read what this rank has."""
         rank = self.ranks.rank
-        found = np.zeros(sum(self._sizes))
-        own = found[self._starts[rank] : self._starts[rank] + self._sizes[rank]]
+        own = self._found[self._starts[rank] : self._starts[rank] + self._sizes[rank]]
         own[-1] = math.inf
         at = 0
         for item, part in enumerate(parts):
@@ -69,13 +69,15 @@ class Norms:
             unknown = own[-1] == math.inf and not np.isfinite(sums).all()
             if unknown and not validation.is_finite(part):
                 own[-1] = item
-        self.ranks.wait(
-            self.ranks.comm.Iallgatherv(
-                MPI.IN_PLACE, [found, (self._sizes, self._starts), MPI.DOUBLE]
-            ),
-            found,
-            interrupts,
-        )
+
+    def gather(self, interrupts: Interrupts) -> None:
+        """Let all ranks have what each has read."""
+        found = [self._found, (self._sizes, self._starts), MPI.DOUBLE]
+        self.ranks.wait(self.ranks.comm.Iallgatherv(MPI.IN_PLACE, found), self._found, interrupts)
+
+    def reading(self) -> Reading:
+        """What `zdlfast._gradients.read` finds in the whole of them, norm included."""
+        found = self._found
         first = min(found[last] for last in self._last)
         with np.errstate(all="ignore"):
             # One after the other, as everywhere.

@@ -1,5 +1,6 @@
 """Training by several processes, each with its own part of the data."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
@@ -7,7 +8,6 @@ import numpy as np
 from mpi4py import MPI
 
 from zdlfast import _validation as validation
-from zdlfast._gradients import Reading
 from zdlfast._optimizer import Grads, Optimizer, Params
 from zdlfast.mpi import _checkpoint
 from zdlfast.mpi._look import Look, look, settings_of, values_of
@@ -139,7 +139,8 @@ class DataParallel:
         Parameters
         ----------
         params : mapping or list
-            Equal on all ranks. With `shard_state`, arrays of floats that share no memory.
+            Equal on all ranks. With `shard_state`, arrays of floats that share no memory, and
+            whose state has their own dtype.
         grads : mapping or sequence
             This rank's: arrays of NumPy's and numbers.
 
@@ -213,41 +214,52 @@ class DataParallel:
     ) -> bool | None:
         """Average all gradients on all ranks, of which each does the whole update."""
         gradients.average(interrupts)
-        grads = list(found.gradients)
-        for place, average in zip(gradients.places, gradients.averages, strict=True):
-            grads[place] = _like(grads[place], average)
-        container = dict(zip(found.keys, grads, strict=True)) if found.by_key else grads
-        return self._step(params, container, None, found, gradients, interrupts)
+
+        def whole() -> tuple[Any, ...]:
+            grads = list(found.gradients)
+            for place, average in zip(gradients.places, gradients.averages, strict=True):
+                grads[place] = _like(grads[place], average)
+            by_key = found.by_key
+            return params, dict(zip(found.keys, grads, strict=True)) if by_key else grads, None
+
+        return self._step(whole, found, gradients, interrupts)
 
     def _update_shards(
         self, found: Look, gradients: Gradients, parameters: Parameters, interrupts: Interrupts
     ) -> bool | None:
         """Average what each rank owns; let it update that, and send the parameters to all."""
+        optimizer = self.optimizer
+        asks = optimizer.clip_norm is not None or optimizer.nonfinite != "propagate"
         gradients.average_own(interrupts)
-        own = parameters.own()
-        grads = {
-            found.keys[place]: average
-            for place, average in zip(gradients.places, gradients.averages, strict=True)
-            if found.keys[place] in own
-        }
-        reading = None
-        if self.optimizer.clip_norm is not None or self.optimizer.nonfinite != "propagate":
-            reading = gradients.read(interrupts)
-        result = self._step(own, grads, reading, found, gradients, interrupts)
+        if asks:
+            gradients.read(interrupts)
+
+        def part() -> tuple[Any, ...]:
+            own = parameters.own()
+            keys = [found.keys[place] for place in gradients.places]
+            pairs = zip(keys, gradients.averages, strict=True)
+            grads = {key: average for key, average in pairs if key in own}
+            return own, grads, gradients.reading() if asks else None
+
+        result = self._step(part, found, gradients, interrupts)
         if result is None:
             parameters.send(interrupts)
         return result
 
     def _step(
         self,
-        params: Any,
-        grads: Any,
-        reading: Reading | None,
+        what: Callable[[], tuple[Any, ...]],
         found: Look,
         gradients: Gradients,
         interrupts: Interrupts,
     ) -> bool | None:
-        """Let the optimizer update what this rank updates, if all ranks can."""
+        """Let the optimizer update what this rank updates, if all ranks can.
+
+        Parameters
+        ----------
+        what : callable
+            Returns the parameters, their gradients, and what is known of all gradients.
+        """
         agreed = False
 
         def whose(kind: str, text: str) -> str | None:
@@ -262,6 +274,7 @@ class DataParallel:
 
         optimizer = self.optimizer
         try:
+            params, grads, reading = what()
             return optimizer._locked(True, optimizer._update, params, grads, agree, reading)
         except Exception as error:
             if not agreed:

@@ -79,9 +79,14 @@ class Gradients:
         """Have the averages of what this rank owns."""
         self.exchange.average_own(self._flat, self.averages, interrupts)
 
-    def read(self, interrupts: Interrupts) -> Reading:
-        """What there is to know of the averages that all ranks have, each a part of them."""
-        return self.norms.read(self.averages, interrupts)
+    def read(self, interrupts: Interrupts) -> None:
+        """Look at the averages, of which each rank has a part: `reading` says what is found."""
+        self.exchange.attempt(self.norms.take, self.averages)
+        self.norms.gather(interrupts)
+
+    def reading(self) -> Reading:
+        """What `read` has found, for the optimizer."""
+        return self.norms.reading()
 
 
 class Parameters:

@@ -9,6 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from zdlfast import _validation as validation
+from zdlfast._encoded import EncodedState
 from zdlfast.mpi._layout import Item, cut
 from zdlfast.mpi._look import Look
 from zdlfast.mpi._ranks import Interrupts, Ranks
@@ -88,12 +89,32 @@ class Shards:
                     f"{name} is {dtype} of shape {value.shape}, but its state is "
                     f"{shared.dtype} of shape {shared.shape}"
                 )
+        self._check_formats([key for key, _ in new])
         _check_apart(found)
         items = [Item(value.size, value.dtype) for _, value in new]
         return {
             key: Shared(value.shape, value.dtype.newbyteorder("="), bounds)
             for (key, value), bounds in zip(new, cut(items, self.ranks.size), strict=True)
         }
+
+    def _check_formats(self, keys: list[Any]) -> None:
+        """Raise if state is encoded: where it is, depends on the size of the whole."""
+        optimizer = self.optimizer
+        asked: list[str | None] = [optimizer.state]
+        if optimizer.overrides is not None:
+            asked += [options.get("state") for options in optimizer.overrides.values()]
+        for slot in optimizer._slots if keys else ():
+            container = getattr(optimizer, slot)
+            if isinstance(container, list):
+                container = dict(enumerate(container))
+            held = [(container or {}).get(key) for key in keys]
+            asked += [each.format for each in held if isinstance(each, EncodedState)]
+        for format in asked:
+            if format is not None:
+                raise NotImplementedError(
+                    f"shard_state takes no state in {format!r} yet: let it be None, or keep the "
+                    "whole state on each rank"
+                )
 
     def add(self, coming: dict[Any, Shared], by_key: bool) -> Callable[[], None]:
         """Share out what is coming: of state that is there already, a part is kept.
