@@ -16,6 +16,7 @@ from bench.jobs import (
     kernels,
     machine,
     models,
+    mpi,
     peers,
     readme,
     rules,
@@ -36,6 +37,7 @@ JOBS: dict[str, ModuleType] = {
         denormals,
         sklearn,
         torch,
+        mpi,
         machine,
         compare,
         compare_builds,
@@ -51,6 +53,7 @@ PUBLISHED = [
     denormals.main,
     sklearn.main,
     rules.main,
+    mpi.main,
 ]
 
 

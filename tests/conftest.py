@@ -7,8 +7,8 @@ from table import KINDS, RULES
 
 from zdlfast import _engine
 
-# One is for type checkers, the other for processes of its own.
-collect_ignore = ["typing_user.py", "torch_processes.py"]
+# What is for type checkers, and what other processes run: its import starts MPI, or warns.
+collect_ignore = ["typing_user.py", "ranks.py", "torch_processes.py"]
 
 
 @pytest.fixture
