@@ -4,6 +4,8 @@ import sys
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -42,6 +44,14 @@ def zero_redundancy(rank):
     return network
 
 
+def fully_sharded(module):
+    """Its parameters are DTensors, which no kernel takes."""
+    network = model()
+    fully_shard(network, mesh=init_device_mesh("cpu", (2,)))
+    train(network, module.Adam(network.parameters(), lr=0.1), slice(None))
+    return [param.full_tensor() for param in network.parameters()]
+
+
 def main(rank, store):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
@@ -59,6 +69,9 @@ def main(rank, store):
             dist.all_gather(both, ours.detach())
             assert torch.equal(*both)
         print(name, "trains as one process does")
+    for ours, theirs in zip(fully_sharded(zdlfast.torch), fully_sharded(torch.optim), strict=True):
+        assert torch.equal(ours, theirs)
+    print("FSDP trains as with torch's own")
     dist.destroy_process_group()
 
 
