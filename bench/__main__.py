@@ -20,6 +20,7 @@ from bench.jobs import (
     readme,
     rules,
     sklearn,
+    torch,
     training,
 )
 
@@ -34,6 +35,7 @@ JOBS: dict[str, ModuleType] = {
         rules,
         denormals,
         sklearn,
+        torch,
         machine,
         compare,
         compare_builds,
@@ -48,6 +50,7 @@ PUBLISHED = [
     peers.main,
     denormals.main,
     sklearn.main,
+    rules.main,
 ]
 
 

@@ -69,6 +69,18 @@ EXPECTED = {
     "sklearnnesterov, scaled": "ad923002f42fdf318fb30070a39b938512182e3ee4716c3066e940a31d5a26de",
     "stage": "bd07468074250f6a58724737582f92ccc6b8ddf167647b89adb347dbac954c28",
     "square_sum": "af204ee4b55f789004fecfe1890d68b6c579f0845bd1d8d6223541796da44511",
+    "torchmomentum": "622301f81dab99f39177ae195932f3cd688ccd7eb4b1a902ba4c1a6cb1a40140",
+    "torchmomentum, scaled": "2bfc13ad50b624641fe663f8d96bb54860c97a6d0526b49bbc93f03179d6ba44",
+    "torchnesterov": "cb6ad00d199247a8e715cb42a7c944d6c36acdbe6daca22c4fde5041e5aa93c3",
+    "torchnesterov, scaled": "aa0e73fe0f94a97ce7b217ed4b75eb85e17359421849c5037bcab44f36c40712",
+    "torchadagrad": "f9f45b0153f5722487d88a1e9a2c87b6e7750bb53c9bb108bd1446d3c20d9c80",
+    "torchadagrad, scaled": "dfd385552e50e7679e17387df6136f4a39e755448c27835c2b893a8a3220ca1f",
+    "torchrmspropmomentum": "98c3d8fc646b6975141b8167947cec4cc9a11ac022d61c0e0468f4bff1d004b8",
+    "torchrmspropmomentum, scaled": "8453644feee24374ba7082b46d22eddc79f80a7e1a5f65d766580b2e2f978007",
+    "torchrmspropcentered": "d7c6718453a4a2801f7a24b47719a0ab596a26323472056da69aa14085ba36fb",
+    "torchrmspropcentered, scaled": "b3e875dac522d4f4eeb02a370c7f8e5da30caaf8c5b3cd3696676aff7fdef1c4",
+    "torchrmspropcenteredmomentum": "69fea00bcd63b556d576907428ced02dd667d799688dde14854462f7107a3834",
+    "torchrmspropcenteredmomentum, scaled": "a3dc27276ec73dc0f7da26e78c6e73b0360748ff68a2f1324a68163fbdb525a1",
 }
 COUNT, STEPS = 4099, 5
 MAX_SCALARS, FIRST_SCALAR, MAX_NUMBERS, MAX_ARRAYS = 16, 3, 4, 6
@@ -108,6 +120,12 @@ OPTIONS = {
     "sklearnadam": [0.1, 0.5, 0.75, 1e-7],
     "sklearnadam_numpy1": [0.1, 0.5, 0.75, 1e-7],
     "sklearnnesterov": [0.1, 0.9],
+    "torchmomentum": [0.1, 0.9, 0.5],
+    "torchnesterov": [0.1, 0.9, 0.5],
+    "torchadagrad": [0.1, 0.5, 1e-7],
+    "torchrmspropmomentum": [0.1, 0.99, 0.9, 1e-7],
+    "torchrmspropcentered": [0.1, 0.99, 1e-7],
+    "torchrmspropcenteredmomentum": [0.1, 0.99, 0.9, 1e-7],
 }
 
 

@@ -46,6 +46,13 @@ OPTIONS = {
     },
     "SklearnAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3},
     "SklearnNesterov": {"lr": 0.2, "momentum": 0.7},
+    "TorchMomentum": {"lr": 0.2, "momentum": 0.7, "dampening": 0.5},
+    "TorchNesterov": {"lr": 0.2, "momentum": 0.7, "dampening": 0.5},
+    "TorchAdagrad": {"lr": 0.5, "lr_decay": 0.5, "eps": 1e-3},
+    "TorchRMSpropMomentum": {"lr": 0.1, "alpha": 0.8, "momentum": 0.7, "eps": 1e-3},
+    "TorchRMSpropCentered": {"lr": 0.1, "alpha": 0.8, "eps": 1e-3},
+    "TorchRMSpropCenteredMomentum": {"lr": 0.1, "alpha": 0.8, "momentum": 0.7, "eps": 1e-3},
+    "TorchNAdam": {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "momentum_decay": 0.1, "eps": 1e-3},
 }
 
 

@@ -31,6 +31,7 @@ from bench.jobs import (
     rules,
     training,
 )
+from bench.jobs import torch as torch_job
 from bench.timing import Run, interleave
 
 PNG = b"\x89PNG"
@@ -52,6 +53,8 @@ def small(monkeypatch):
     monkeypatch.setattr(rules, "QUICK_SIZES", [1000, 3000])
     monkeypatch.setattr(rules, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(rules, "REST", 0.0)
+    monkeypatch.setattr(torch_job, "NETWORKS", torch_job.NETWORKS[:1])
+    monkeypatch.setattr(torch_job, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(machine, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(
         machine, "TRIALS", [replace(trial, sizes=(40_000,)) for trial in machine.TRIALS]
@@ -750,6 +753,41 @@ def test_compare_refuses_what_are_no_figures(monkeypatch, tmp_path, capsys, cont
         bad.write_text(content)
     assert run_compare(monkeypatch, good, str(bad)) == 2
     assert "[bold]bad.json" in "".join(capsys.readouterr().out.split("\n"))
+
+
+# ------------------------------------------------------------------ torch
+
+
+def test_torch_times_steps_and_loops_of_networks(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert bench(monkeypatch, tmp_path, "torch") == 0
+    printed = capsys.readouterr().out
+    assert "forward, backward and step" in printed
+    assert "…" not in printed
+    saved = json.loads((tmp_path / "torch.json").read_text())
+    assert [(r["case"]["what"], r["tensors"], r["elements"]) for r in saved["results"]] == [
+        ("step", 6, 4866),
+        ("loop", 6, 4866),
+    ]
+    for result in saved["results"]:
+        assert set(result["times"]) == {"torch, default", "torch, fused", "zdlfast"}
+    assert (tmp_path / "torch.png").read_bytes().startswith(PNG)
+
+
+def test_torch_times_nothing_that_is_not_equal(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(internals, "twin", lambda rule: zdlfast.reference.Adam)
+    assert bench(monkeypatch, tmp_path, "torch") == 1
+    assert "NOT EQUAL 8-64-64-2, 1 thread: parameter 0 differ in" in capsys.readouterr().out
+    results = json.loads((tmp_path / "torch.json").read_text())["results"]
+    assert [result["times"] for result in results] == [{}, {}]
+
+
+def test_torch_says_that_it_is_missing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert bench(monkeypatch, tmp_path, "torch") == 2
+    assert "torch" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------ the job machine

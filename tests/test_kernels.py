@@ -203,7 +203,7 @@ def exact(name, o):
             return [rate1, rate2, None, o["eps"]]
         case "AdamW":
             return [rate1, rate2, None, None]
-        case "NAdam":
+        case "NAdam" | "TorchNAdam":
             return [rate1, rate2, None, None, None]
         case "RAdam" | "AdaBelief":
             return [rate1, rate2, None, o["eps"], None]
@@ -218,6 +218,13 @@ def exact(name, o):
             return [rate1, rate2, o["lr"], o["eps"], None, decayed]
         case "ScheduleFreeAdamW":
             return [rate2, None, None, o["weight_decay"], None, None, None, None]
+        case "TorchMomentum" | "TorchNesterov":  # None: the first step is another one
+            return [o["momentum"], None, o["lr"]]
+        case "TorchAdagrad":
+            return [None, o["eps"]]
+        case _ if name.startswith("TorchRMSprop"):
+            momentum = [o["momentum"]] if name.endswith("Momentum") else []
+            return [o["alpha"], rounded(one - Fraction(o["alpha"])), o["lr"], o["eps"], *momentum]
 
 
 def random_options(rule, rng):

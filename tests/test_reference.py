@@ -164,6 +164,41 @@ def sklearnnesterov(o, t, p, g, v):
     return p + (o.momentum * v - o.lr * g), v
 
 
+def torchmomentum(o, t, p, g, b):
+    b = o.momentum * b + (1.0 if t == 1 else 1 - o.dampening) * g
+    return p - o.lr * b, b
+
+
+def torchnesterov(o, t, p, g, b):
+    _, b = torchmomentum(o, t, p, g, b)
+    return p - o.lr * (g + o.momentum * b), b
+
+
+def torchadagrad(o, t, p, g, h):
+    h = h + g * g
+    return p - o.lr / (1.0 + (t - 1) * o.lr_decay) * g / (math.sqrt(h) + o.eps), h
+
+
+def torchrmspropmomentum(o, t, p, g, v, b):
+    v = o.alpha * v + (1 - o.alpha) * g * g
+    b = o.momentum * b + g / (math.sqrt(v) + o.eps)
+    return p - o.lr * b, v, b
+
+
+def torchrmspropcentered(o, t, p, g, v, a):
+    v, a = o.alpha * v + (1 - o.alpha) * g * g, a + (1 - o.alpha) * (g - a)
+    return p - o.lr * g / (math.sqrt(max(v - a * a, 0.0)) + o.eps), v, a
+
+
+def torchrmspropcenteredmomentum(o, t, p, g, v, a, b):
+    v, a = o.alpha * v + (1 - o.alpha) * g * g, a + (1 - o.alpha) * (g - a)
+    b = o.momentum * b + g / (math.sqrt(max(v - a * a, 0.0)) + o.eps)
+    return p - o.lr * b, v, a, b
+
+
+torchnadam = nadam
+
+
 def test_float64_equals_python_floats_bit_for_bit(rule, rng):
     formula = globals()[rule.name.lower()]
     optimizer = rule.numpy(**rule.options)

@@ -12,16 +12,14 @@ cdef enum:
     ROOM = 8 * BLOCK + CACHE_LINE
 
 
-cdef void execute(
-    const Entry *entry, Loop loop, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
+cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Update the elements of an entry from `first` up to `last`."""
     cdef void *data[MAX_ARRAYS]
     cdef Py_ssize_t n, size = itemsize(entry, 0), past
     cdef int i, kind = entry.kind | entry.group.variant
     cdef const double *scalars = entry.group.scalars
     if entry.strides != NULL or entry.coding != NULL or entry.group.staged:
-        execute_blocks(entry, loop, first, last)
+        execute_blocks(entry, first, last)
         return
     n = last - first
     for i in range(entry.count):
@@ -32,19 +30,17 @@ cdef void execute(
         past = <uintptr_t>data[0] % CACHE_LINE
         if past:
             past = (CACHE_LINE - past) // size
-            loop(kind, data, past, scalars)
+            entry.group.loop(kind, data, past, scalars)
             n -= past
             for i in range(entry.count):
                 data[i] = <char *>data[i] + past * itemsize(entry, i)
     if length(entry) < tuning.fetch_from:
-        loop(kind, data, n, scalars)
+        entry.group.loop(kind, data, n, scalars)
     else:
-        execute_prefetching(entry, loop, data, n)
+        execute_prefetching(entry, data, n)
 
 
-cdef void execute_prefetching(
-    const Entry *entry, Loop loop, void **data, Py_ssize_t n
-) noexcept nogil:
+cdef void execute_prefetching(const Entry *entry, void **data, Py_ssize_t n) noexcept nogil:
     """Run a loop over `n` elements step by step, and prefetch some steps ahead.
 
     Some CPUs cannot look past the long divisions of many elements, and are too careful with so
@@ -56,7 +52,8 @@ cdef void execute_prefetching(
         for i in range(entry.count):
             bytes = step * itemsize(entry, i)
             fetch(<uintptr_t>data[i] + tuning.fetch_ahead * bytes, bytes)
-        loop(entry.kind | entry.group.variant, data, min(step, n), entry.group.scalars)
+        entry.group.loop(
+            entry.kind | entry.group.variant, data, min(step, n), entry.group.scalars)
         n -= step
         for i in range(entry.count):
             data[i] = <char *>data[i] + step * itemsize(entry, i)
@@ -70,9 +67,7 @@ cdef inline void fetch(uintptr_t line, Py_ssize_t bytes) noexcept nogil:
         line += CACHE_LINE
 
 
-cdef void execute_blocks(
-    const Entry *entry, Loop loop, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
+cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     cdef char[(MAX_ARRAYS + 1) * ROOM + CACHE_LINE] memory
     cdef char *buffers = memory + (-<uintptr_t>memory) % CACHE_LINE
     cdef void *staged = buffers + MAX_ARRAYS * ROOM
@@ -95,7 +90,7 @@ cdef void execute_blocks(
                 entry.kind, data[0], data[1], staged, n, group.g_scale, group.clip_value,
                 group.decay)
             data[1] = staged
-        loop(kind, data, n, group.scalars)
+        group.loop(kind, data, n, group.scalars)
         for i in range(entry.count):
             if i != 1:
                 encode(entry, i, first, n, buffers + i * ROOM)

@@ -14,7 +14,6 @@ cdef extern from "_pool.h":
 cdef struct Job:
     const Entry *entries
     Py_ssize_t count
-    Loop loop
     int64_t bytes                   # of all entries
     int64_t chunk                   # bytes
 
@@ -23,7 +22,7 @@ ctypedef void (*Work)(void *job, int threads) noexcept nogil
 
 
 cdef int with_threads(
-    Entry *entries, Py_ssize_t count, int64_t bytes, Work work, void *job
+    Entry *entries, Py_ssize_t count, int64_t bytes, Work work, void *job, most=None
 ) except -1:
     """Have work done that moves so many bytes of entries' arrays, on threads if that pays."""
     cdef int threads = 1
@@ -35,6 +34,8 @@ cdef int with_threads(
     try:
         if bytes >= tuning.help_from or zdl_in_a_row():
             threads = get_num_threads()
+            if most is not None:
+                threads = min(threads, <int>most())
         check_again(entries, count)
         if bytes < tuning.release_from:
             work(job, threads)
@@ -63,7 +64,6 @@ cdef void execute_all(void *data, int threads) noexcept nogil:
     """Execute all entries, in order or on several threads at once."""
     cdef Job *job = <Job *>data
     cdef const Entry *entries = job.entries
-    cdef Loop loop = job.loop
     cdef Py_ssize_t k
     if threads > 1 and not share_memory(entries, job.count):
         job.chunk = max(job.bytes // (8 * threads), tuning.shortest_chunk)
@@ -72,10 +72,11 @@ cdef void execute_all(void *data, int threads) noexcept nogil:
     else:
         for k in range(job.count):
             if is_small(&entries[k]):
-                loop(entries[k].kind | entries[k].group.variant, <void **>entries[k].data,
-                     entries[k].n, entries[k].group.scalars)
+                entries[k].group.loop(
+                    entries[k].kind | entries[k].group.variant, <void **>entries[k].data,
+                    entries[k].n, entries[k].group.scalars)
             elif entries[k].n > 0:
-                execute(&entries[k], loop, 0, entries[k].n)
+                execute(&entries[k], 0, entries[k].n)
 
 
 cdef inline bint is_small(const Entry *entry) noexcept nogil:
@@ -95,11 +96,11 @@ cdef void execute_chunk(void *data, size_t chunk) noexcept nogil:
     cut(job, (<int64_t>chunk + 1) * job.chunk, &last_k, &last)
     while k < last_k:
         if job.entries[k].n > 0:
-            execute(&job.entries[k], job.loop, first, job.entries[k].n)
+            execute(&job.entries[k], first, job.entries[k].n)
         first = 0
         k += 1
     if k < job.count and first < last:
-        execute(&job.entries[k], job.loop, first, last)
+        execute(&job.entries[k], first, last)
 
 
 cdef void cut(

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, Self, TypeVar
 
 from typing_extensions import disjoint_base
@@ -76,3 +76,41 @@ class Batch:
     ) -> list[tuple[int, Any, Any, Any, tuple[Any, ...]]]: ...
     def order_counts(self) -> bool: ...
     def finish(self, odd: list[Any]) -> None: ...
+
+@disjoint_base
+class Plan:
+    def __init__(
+        self,
+        kernel: Kernel,
+        options: tuple[Any, ...],
+        *,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        maximize: bool = False,
+        own_decay: bool = False,
+        wide: Kernel | None = None,
+    ) -> None: ...
+
+@disjoint_base
+class Planned: ...
+
+@disjoint_base
+class TensorBatch: ...
+
+@disjoint_base
+class TensorSteps:
+    def __init__(
+        self,
+        exchange: Any,
+        types: tuple[type, type],
+        plan: Callable[[dict[str, Any]], Plan | None],
+        changed: Callable[[list[Any]], object],
+        threads: Callable[[], int],
+    ) -> None: ...
+    def take(
+        self,
+        groups: list[dict[str, Any]],
+        state: Any,
+        made: dict[Any, dict[str, Any]] | None = None,
+        left_out: Set[int] = ...,
+    ) -> tuple[list[tuple[dict[str, Any], Any]], list[tuple[dict[str, Any], Any]]] | None: ...

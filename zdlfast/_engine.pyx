@@ -6,6 +6,7 @@
 It knows arrays and no formula. An update goes down through it, part by part:
 
 _update.pxi     containers -> entries, each classified once; a whole update, or its usual part
+_tensors.pxi    the tensors of another library -> entries; a whole step
 _groups.pxi     what an update does to the entries that have the same options, in numbers
 _gradients.pxi  what is asked of all gradients before an update
 _entries.pxi    one parameter with its gradient and state: what it is, where its memory lies
@@ -29,7 +30,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
 from libc.math cimport INFINITY, fmod, isfinite, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, llabs, malloc
+from libc.stdlib cimport free, llabs, malloc, realloc
 from libc.string cimport memcpy, memset, strcmp
 
 from zdlfast._kernels cimport (
@@ -166,6 +167,25 @@ cdef extern from *:
     """
     enum: ZDL_FREE_THREADED
 
+# How a tensor of another library is read.
+cdef extern from "_dlpack.h":
+    enum: ZDL_DLPACK_MAJOR, ZDL_DLPACK_CPU, ZDL_DLPACK_FLOAT
+    ctypedef struct Tensor "struct zdl_tensor":
+        void *data
+        int device_type
+        int ndim
+        unsigned char code
+        unsigned char bits
+        unsigned short lanes
+        int64_t *shape
+        int64_t *strides
+        uint64_t byte_offset
+    ctypedef int (*ReadTensor "zdl_read_tensor")(PyObject *value, Tensor *tensor)
+    ctypedef struct Exchange "struct zdl_exchange":
+        uint32_t major
+        Exchange *previous
+        ReadTensor read
+
 cdef enum:
     FEW = 16                # entries that fit on the stack
     CACHE_LINE = 64         # bytes, and the widest instruction
@@ -235,3 +255,4 @@ include "_lock.pxi"
 include "_rollback.pxi"
 include "_gradients.pxi"
 include "_update.pxi"
+include "_tensors.pxi"

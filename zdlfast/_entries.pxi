@@ -9,6 +9,7 @@ cdef enum:
 
 cdef struct Entry:
     PyObject *key                   # NULL in a list, where the place says it
+    ReadTensor read                 # of tensors; NULL for arrays
     PyObject *values[MAX_ARRAYS]    # parameter, gradient, state; NULL where there is none yet
     int count                       # of these
     int road
@@ -114,7 +115,8 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
                 return False
     if entry.group.encodes and n >= entry.group.min_size:
         return False
-    entry.count, entry.made, entry.strides, entry.coding = count, False, NULL, NULL
+    entry.count, entry.made, entry.strides = count, False, NULL
+    entry.read, entry.coding = NULL, NULL
     entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
     entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
     return True
@@ -123,9 +125,9 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
 cdef int classify(Entry *entry, int count) except -1:
     """Say what is to be done with an entry, and fill in what a kernel needs. Changes nothing."""
     cdef PyArrayObject **arrays = <PyArrayObject **>entry.values
+    cdef Layout[MAX_ARRAYS] layouts
     cdef int ndim, axis, i, flags, wide, kind
     cdef int order = NPY_ARRAY_ALIGNED | NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS
-    cdef PyArrayObject *laid_out[MAX_ARRAYS]
     cdef bint native = True, complete = True
     cdef Py_ssize_t n = 1
     cdef Py_ssize_t *shape
@@ -134,7 +136,8 @@ cdef int classify(Entry *entry, int count) except -1:
     for i in range(2, count):
         if entry.values[i] == Py_None:
             entry.values[i] = NULL
-    entry.count, entry.made, entry.strides, entry.coding = count, False, NULL, NULL
+    entry.count, entry.made, entry.strides = count, False, NULL
+    entry.read, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
         entry.road = FROZEN
         return 0
@@ -186,11 +189,10 @@ cdef int classify(Entry *entry, int count) except -1:
         order &= ~NPY_ARRAY_F_CONTIGUOUS    # codes are in the order of C
     # Aligned, and contiguous in one common order: anything else needs strided iteration.
     if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
-        for i in range(2, count):
-            # Of what is encoded there is nothing to iterate over.
-            laid_out[i] = arrays[0 if format_of(entry, i) != FULL else i]
-        laid_out[0], laid_out[1] = arrays[0], arrays[1]
-        entry.strides = make_strides(laid_out, count, entry.coding == NULL)
+        for i in range(count):
+            # Of what is encoded there is nothing to iterate over: it stands for its parameter.
+            layouts[i] = layout_of(arrays[i if format_of(entry, i) == FULL else 0])
+        entry.strides = make_strides(layouts, count, entry.coding == NULL)
         entry.width *= 4    # to gather and scatter elements takes a multiple of the time
     if shares_memory_inside(entry):
         free(entry.strides)
@@ -237,6 +239,23 @@ cdef void bounds(PyArrayObject *array, uintptr_t *low, uintptr_t *high) noexcept
     high[0] = low[0] + PyArray_ITEMSIZE(array)
     for axis in range(PyArray_NDIM(array)):
         reach = (PyArray_DIM(array, axis) - 1) * PyArray_STRIDE(array, axis)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+
+
+cdef inline void found_bounds(
+    const Entry *entry, int i, uintptr_t *low, uintptr_t *high
+) noexcept nogil:
+    """The same of a usual entry's array `i`, as it was found: `check_again` tells of changes."""
+    cdef const Strides *of = entry.strides
+    cdef Py_ssize_t reach
+    cdef int axis
+    low[0] = <uintptr_t>entry.data[i]
+    high[0] = low[0] + (entry.n if of == NULL else 1) * itemsize(entry, i)
+    for axis in range(of.ndim if of != NULL else 0):
+        reach = (of.shape[axis] - 1) * of.strides[i][axis]
         if reach < 0:
             low[0] += reach
         else:
@@ -334,10 +353,8 @@ cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept n
     """Piece `i` of an entry's memory, if that is an array and has any."""
     cdef PyArrayObject *array = memory_of(entry, i)
     cdef int axis
-    if entry.road == USUAL and entry.strides == NULL and entry.coding == NULL:
-        # As it was found; `check_again` tells if it changed.
-        extent.low = <uintptr_t>entry.data[i]
-        extent.high = extent.low + entry.n * itemsize(entry, i)
+    if entry.road == USUAL and entry.coding == NULL:
+        found_bounds(entry, i, &extent.low, &extent.high)
         extent.written = i != 1
         return entry.n > 0
     if array == NULL or not PyArray_Check(<PyObject *>array):

@@ -28,6 +28,7 @@ cdef int read_gradients(
     Those of odd entries are read in Python. Their squares are only added up `with_norm`.
     """
     cdef SumJob job
+    cdef Layout layout
     cdef int64_t bytes = 0
     cdef Py_ssize_t k
     job.entries, job.count, job.chunks, job.sums = entries, count, 0, NULL
@@ -42,8 +43,8 @@ cdef int read_gradients(
             if chunks_of(&entries[k]) > 0:
                 bytes += <int64_t>entries[k].n * itemsize(&entries[k], 1)
                 if not is_plain_gradient(<PyArrayObject *>entries[k].values[1]):
-                    job.strides[k] = make_strides(
-                        <PyArrayObject **>&entries[k].values[1], 1, False)
+                    layout = layout_of(<PyArrayObject *>entries[k].values[1])
+                    job.strides[k] = make_strides(&layout, 1, False)
         job.sums = <double *>malloc(max(job.chunks, 1) * sizeof(double))
         if job.sums == NULL:
             raise MemoryError(f"no memory to read {count} gradients")

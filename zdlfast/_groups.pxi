@@ -20,6 +20,7 @@ cdef struct Group:
     Py_ssize_t min_size         # of parameters with so many elements or more
     bint stochastic
     # What is of the coming step:
+    Loop loop
     double[MAX_SCALARS] scalars
     double g_scale, decay       # of the gradient before the loop, if it is staged
     bint staged
@@ -192,6 +193,7 @@ cdef void fill_group(
         own[i] = group.own[i] if group.given[i] else options[i]
     if own_decay:
         own[last] = group.weight_decay if group.decoupled else 0.0
+    group.loop = rule.loop
     rule.scalars(own, t, numbers, scalars + FIRST_SCALAR)
     scalars[G_SCALE] = -1.0 if group.maximize else 1.0
     scalars[P_DECAY], scalars[FLUSH] = 1.0, <double>group.flush

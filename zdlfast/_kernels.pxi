@@ -365,6 +365,7 @@ cdef void adam(int kind, void *const *a, Py_ssize_t n, const double *s) noexcept
 
 include "_kernels_newer.pxi"
 include "_kernels_sklearn.pxi"
+include "_kernels_torch.pxi"
 
 
 # ------------------------------------------------------------------ moving averages
@@ -584,6 +585,13 @@ add(b"schedulefreeadamw", 8, 2, 2, schedulefreeadamw_scalars, schedulefreeadamw)
 add(b"sklearnadam", 4, 2, 0, sklearnadam_scalars, sklearnadam)
 add(b"sklearnadam_numpy1", 4, 2, 0, sklearnadam_scalars, sklearnadam_numpy1)
 add(b"sklearnnesterov", 2, 1, 0, momentum_scalars, sklearnnesterov)
+add(b"torchmomentum", 3, 1, 0, torchmomentum_scalars, torchmomentum)
+add(b"torchnesterov", 3, 1, 0, torchmomentum_scalars, torchnesterov)
+add(b"torchadagrad", 3, 1, 0, torchadagrad_scalars, adagrad)
+add(b"torchrmspropmomentum", 4, 2, 0, torchrmsprop_scalars, torchrmspropmomentum)
+add(b"torchrmspropcentered", 3, 2, 0, rmsprop_scalars, torchrmspropcentered)
+add(b"torchrmspropcenteredmomentum", 4, 3, 0, torchrmsprop_scalars, torchrmspropcenteredmomentum)
+add(b"torchnadam", 5, 2, 1, torchnadam_scalars, nadam)
 add(b"ema", 1, 0, 0, ema_scalars, ema)
 add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
 add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)

@@ -90,16 +90,24 @@ cdef void amsgrad(int kind, void *const *a, Py_ssize_t n, const double *s) noexc
 
 # ------------------------------------------------------------------ NAdam
 
+cdef inline double nadam_momentum(const double *options, double t) noexcept nogil:
+    cdef double beta1 = options[1], momentum_decay = options[3]
+    return beta1 * (1 - 0.5 * pow(0.96, t * momentum_decay))
+
+
 cdef void nadam_scalars(
     const double *options, double t, double *numbers, double *scalars
 ) noexcept nogil:
-    cdef double lr = options[0], beta1 = options[1], beta2 = options[2]
-    cdef double momentum_decay = options[3], eps = options[4]
-    cdef double mu = beta1 * (1 - 0.5 * pow(0.96, t * momentum_decay))
-    cdef double mu_next = beta1 * (1 - 0.5 * pow(0.96, (t + 1) * momentum_decay))
-    cdef double product = numbers[0] * mu
+    numbers[0] = numbers[0] * nadam_momentum(options, t)
+    nadam_scalars_with(numbers[0], options, t, scalars)
+
+
+cdef inline void nadam_scalars_with(
+    double product, const double *options, double t, double *scalars
+) noexcept nogil:
+    cdef double lr = options[0], beta1 = options[1], beta2 = options[2], eps = options[4]
+    cdef double mu = nadam_momentum(options, t), mu_next = nadam_momentum(options, t + 1)
     cdef double root2 = sqrt(1 - pow(beta2, t))
-    numbers[0] = product
     scalars[0], scalars[1] = 1 - beta1, 1 - beta2
     scalars[2] = lr * root2 * (1 - mu) / (1 - product)
     scalars[3] = lr * root2 * mu_next / (1 - product * mu_next)

@@ -21,7 +21,31 @@ cdef struct Strides:
     bint[MAX_ARRAYS] swapped        # has the other byte order
 
 
-cdef Strides *make_strides(PyArrayObject **arrays, int count, bint as_it_lies) except NULL:
+# How an array lies in memory, whatever object it is.
+cdef struct Layout:
+    int ndim
+    const Py_ssize_t *shape
+    const Py_ssize_t *strides
+    Py_ssize_t unit                 # of the strides, in bytes
+    Py_ssize_t itemsize
+    bint aligned
+    bint swapped
+
+
+cdef inline Layout layout_of(PyArrayObject *array) noexcept nogil:
+    cdef Layout layout
+    layout.ndim = PyArray_NDIM(array)
+    layout.shape, layout.strides, layout.unit = PyArray_DIMS(array), PyArray_STRIDES(array), 1
+    layout.itemsize = PyArray_ITEMSIZE(array)
+    layout.aligned, layout.swapped = PyArray_ISALIGNED(array), not PyArray_ISNOTSWAPPED(array)
+    return layout
+
+
+cdef inline Py_ssize_t stride_of(const Layout *layout, int axis) noexcept nogil:
+    return layout.strides[axis] * layout.unit
+
+
+cdef Strides *make_strides(const Layout *arrays, int count, bint as_it_lies) except NULL:
     """Prepare to iterate over arrays of one shape.
 
     Parameters
@@ -29,8 +53,7 @@ cdef Strides *make_strides(PyArrayObject **arrays, int count, bint as_it_lies) e
     as_it_lies : bool
         In the order in which the first array lies in memory; else in that of its elements (C).
     """
-    cdef PyArrayObject *param = arrays[0]
-    cdef int ndim = PyArray_NDIM(param), axis, other, i
+    cdef int ndim = arrays[0].ndim, axis, other, i
     cdef int[MAX_DIMS] order
     cdef Py_ssize_t stride
     cdef Strides *of = <Strides *>malloc(sizeof(Strides))
@@ -38,12 +61,12 @@ cdef Strides *make_strides(PyArrayObject **arrays, int count, bint as_it_lies) e
         raise MemoryError("no memory to iterate over a strided array")
     # The first one's axes, longest stride first: an insertion sort of a few numbers.
     for axis in range(ndim):
-        stride = PyArray_STRIDE(param, axis)
+        stride = stride_of(&arrays[0], axis)
         other = axis
         while (
             as_it_lies
             and other > 0
-            and llabs(PyArray_STRIDE(param, order[other - 1])) < llabs(stride)
+            and llabs(stride_of(&arrays[0], order[other - 1])) < llabs(stride)
         ):
             order[other] = order[other - 1]
             other -= 1
@@ -52,19 +75,18 @@ cdef Strides *make_strides(PyArrayObject **arrays, int count, bint as_it_lies) e
     of.ndim = 0
     for other in range(ndim):
         axis = order[other]
-        if PyArray_DIM(param, axis) == 1:
+        if arrays[0].shape[axis] == 1:
             continue
         if of.ndim > 0 and continues(of, arrays, count, axis):
-            of.shape[of.ndim - 1] *= PyArray_DIM(param, axis)
+            of.shape[of.ndim - 1] *= arrays[0].shape[axis]
         else:
-            of.shape[of.ndim] = PyArray_DIM(param, axis)
+            of.shape[of.ndim] = arrays[0].shape[axis]
             of.ndim += 1
         for i in range(count):
-            of.strides[i][of.ndim - 1] = PyArray_STRIDE(arrays[i], axis)
+            of.strides[i][of.ndim - 1] = stride_of(&arrays[i], axis)
     for i in range(count):
-        of.itemsize[i] = 8 if PyArray_TYPE(arrays[i]) == NPY_DOUBLE else 4
-        of.swapped[i] = not PyArray_ISNOTSWAPPED(arrays[i])
-        of.is_contiguous[i] = PyArray_ISALIGNED(arrays[i]) and not of.swapped[i]
+        of.itemsize[i], of.swapped[i] = arrays[i].itemsize, arrays[i].swapped
+        of.is_contiguous[i] = arrays[i].aligned and not of.swapped[i]
         stride = of.itemsize[i]
         for axis in range(of.ndim - 1, -1, -1):
             of.is_contiguous[i] = of.is_contiguous[i] and of.strides[i][axis] == stride
@@ -73,14 +95,12 @@ cdef Strides *make_strides(PyArrayObject **arrays, int count, bint as_it_lies) e
 
 
 cdef inline bint continues(
-    const Strides *of, PyArrayObject **arrays, int count, int axis
+    const Strides *of, const Layout *arrays, int count, int axis
 ) noexcept nogil:
     """Whether this axis goes on where the last one steps, in every array."""
     cdef int i
     for i in range(count):
-        if of.strides[i][of.ndim - 1] != (
-            PyArray_STRIDE(arrays[i], axis) * PyArray_DIM(arrays[i], axis)
-        ):
+        if of.strides[i][of.ndim - 1] != stride_of(&arrays[i], axis) * arrays[i].shape[axis]:
             return False
     return True
 

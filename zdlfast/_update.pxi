@@ -179,7 +179,7 @@ cdef class OnKernels(Locked):
             if gathered == ALL_USUAL and not fresh and not self.loaded:
                 if self.groups.asks() and self.refuses(entries, ready):
                     return False
-                run(entries, ready, rule.loop)
+                run(entries, ready)
                 # Past the checks of __setattr__, which cost more than a small update.
                 if step is not None:
                     attributes[self.kernel.counter] = step
@@ -444,12 +444,18 @@ cdef inline bint next_in_step(
 
 # ------------------------------------------------------------------ entries -> memory
 
-cdef int run(Entry *entries, Py_ssize_t count, Loop loop) except -1:
-    """Execute the entries that kernels take. If it raises, it has changed nothing."""
+cdef int run(Entry *entries, Py_ssize_t count, most=None) except -1:
+    """Execute the entries that kernels take. If it raises, it has changed nothing.
+
+    Parameters
+    ----------
+    most : callable, optional
+        What gives the largest number of threads to take.
+    """
     cdef Job job
-    job.entries, job.count, job.loop = entries, count, loop
+    job.entries, job.count = entries, count
     job.bytes = measure(entries, count)
-    return with_threads(entries, count, job.bytes, execute_all, &job)
+    return with_threads(entries, count, job.bytes, execute_all, &job, most)
 
 
 cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
@@ -459,6 +465,9 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
     cdef int i, axis
     for k in range(count):
         if entries[k].road != USUAL and entries[k].road != FRESH:
+            continue
+        if entries[k].read != NULL:
+            check_tensors_again(&entries[k])
             continue
         for i in range(entries[k].count):
             if entries[k].values[i] == NULL:
@@ -471,6 +480,22 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
                 n = entries[k].n if is_whole(entries[k].coding, i, entries[k].n) else -1
             if PyArray_BYTES(array) != entries[k].data[i] or n != entries[k].n:
                 raise RuntimeError("an array was resized or exchanged during an update")
+    return 0
+
+
+cdef int check_tensors_again(const Entry *entry) except -1:
+    cdef Tensor tensor
+    cdef Py_ssize_t n
+    cdef int i, axis
+    for i in range(entry.count):
+        n = 1
+        if entry.read(entry.values[i], &tensor) != 0:
+            PyErr_Clear()
+            n = -1
+        for axis in range(tensor.ndim if n > 0 else 0):
+            n *= tensor.shape[axis]
+        if n != entry.n or <char *>tensor.data + tensor.byte_offset != entry.data[i]:
+            raise RuntimeError("a tensor was resized or given other memory during a step")
     return 0
 
 
@@ -788,7 +813,7 @@ cdef class Batch:
             for name, value in after:
                 PyObject_GenericSetAttr(self.optimizer, name, value)
             check_again(self.entries, self.size)
-            run(self.entries, self.size, table[kernel.row].loop)
+            run(self.entries, self.size)
         except BaseException:
             for name, value in before:
                 try:

@@ -199,3 +199,37 @@ class SklearnAdam(KernelOptimizer, reference.SklearnAdam, rule="SklearnAdam"):
 
 class SklearnNesterov(KernelOptimizer, reference.SklearnNesterov, rule="SklearnNesterov"):
     pass
+
+
+class TorchMomentum(KernelOptimizer, reference.TorchMomentum, rule="TorchMomentum"):
+    pass
+
+
+class TorchNesterov(KernelOptimizer, reference.TorchNesterov, rule="TorchNesterov"):
+    pass
+
+
+class TorchAdagrad(KernelOptimizer, reference.TorchAdagrad, rule="TorchAdagrad"):
+    pass
+
+
+class TorchRMSpropMomentum(
+    KernelOptimizer, reference.TorchRMSpropMomentum, rule="TorchRMSpropMomentum"
+):
+    pass
+
+
+class TorchRMSpropCentered(
+    KernelOptimizer, reference.TorchRMSpropCentered, rule="TorchRMSpropCentered"
+):
+    pass
+
+
+class TorchRMSpropCenteredMomentum(
+    KernelOptimizer, reference.TorchRMSpropCenteredMomentum, rule="TorchRMSpropCenteredMomentum"
+):
+    pass
+
+
+class TorchNAdam(KernelOptimizer, reference.TorchNAdam, rule="TorchNAdam"):
+    pass

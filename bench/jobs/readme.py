@@ -12,8 +12,8 @@ from bench import report
 
 HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
-Run the main job and the jobs kernels, models, peers, denormals and sklearn, and put
-their tables and one picture into both READMEs and bench/README.md, so that no figure there is
+Run the main job and the jobs kernels, models, peers, denormals, sklearn and rules, and put
+their tables and pictures into both READMEs and bench/README.md, so that no figure there is
 typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a block of
 text.
 """

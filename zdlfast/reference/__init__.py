@@ -35,6 +35,13 @@ from zdlfast.reference.schedulefree_adamw import ScheduleFreeAdamW
 from zdlfast.reference.sgd import SGD
 from zdlfast.reference.sklearn import SklearnAdam as SklearnAdam
 from zdlfast.reference.sklearn import SklearnNesterov as SklearnNesterov
+from zdlfast.reference.torch import TorchAdagrad as TorchAdagrad
+from zdlfast.reference.torch import TorchMomentum as TorchMomentum
+from zdlfast.reference.torch import TorchNAdam as TorchNAdam
+from zdlfast.reference.torch import TorchNesterov as TorchNesterov
+from zdlfast.reference.torch import TorchRMSpropCentered as TorchRMSpropCentered
+from zdlfast.reference.torch import TorchRMSpropCenteredMomentum as TorchRMSpropCenteredMomentum
+from zdlfast.reference.torch import TorchRMSpropMomentum as TorchRMSpropMomentum
 
 # The rules: the book's, then others, as in the table of rules. And what goes with them.
 __all__ = [  # noqa: RUF022
