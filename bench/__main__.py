@@ -14,6 +14,7 @@ from bench.jobs import (
     compare_builds,
     denormals,
     kernels,
+    lowbit,
     machine,
     models,
     peers,
@@ -34,6 +35,7 @@ JOBS: dict[str, ModuleType] = {
         peers,
         rules,
         denormals,
+        lowbit,
         sklearn,
         torch,
         machine,
@@ -49,6 +51,7 @@ PUBLISHED = [
     models.main,
     peers.main,
     denormals.main,
+    lowbit.main,
     sklearn.main,
     rules.main,
 ]
