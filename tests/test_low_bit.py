@@ -426,7 +426,9 @@ def test_random_bits_are_spread_evenly_and_differ_everywhere():
     assert np.bincount(bits.ravel() >> 8).min() > 0.8 * bits.size / 256
     lines = (bits.reshape(-1, 512).astype(float) - 2**15) / 2**15
     for other in (
-        np.roll(lines, 1, axis=0), np.roll(lines, 1, axis=1), np.roll(lines, 256, axis=1)
+        np.roll(lines, 1, axis=0),
+        np.roll(lines, 1, axis=1),
+        np.roll(lines, 256, axis=1),
     ):
         assert abs(np.mean(lines * other)) < 0.005
 

@@ -83,7 +83,7 @@ def encode_8bit(
     magnitude = bits & _MAGNITUDE
     factor = top / np.maximum(np.where(finite, scales, np.float32(0)), _LEAST_SCALE)
     scaled = (magnitude.view(np.float32) * factor[:, None] + start).view(np.uint32) - start_bits
-    up = _HALF_CODE
+    up: _Bits | np.uint32 = _HALF_CODE
     if random is not None:  # 16 bits of the 19 below a code, and half of what the last one means
         up = (random.reshape(-1, GROUP) << np.uint32(3)) + np.uint32(4)
     code = np.minimum((scaled + up) >> _CODE_BITS, last)
@@ -110,10 +110,10 @@ def encode_bfloat16(x: _Floats, random: _Bits | None = None) -> NDArray[np.uint1
     random : array, optional
         Bits that decide if an element is rounded up; else it is rounded to the nearest.
     """
-    bits, up = x.view(np.uint32), random
-    if up is None:
-        up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to even
-    code = (bits + up) >> np.uint32(16)
+    bits = x.view(np.uint32)
+    if random is None:
+        random = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to even
+    code = (bits + random) >> np.uint32(16)
     return np.where(bits & _MAGNITUDE > _INFINITE, _NOT_A_NUMBER >> np.uint32(16), code).astype(
         np.uint16
     )

@@ -104,7 +104,9 @@ def main(options: argparse.Namespace, console: Console) -> int:
     )
     timed = [r for r in results if r.times]
     tables = [
-        table(of_count) for count in counts if (of_count := [r for r in timed if r.threads == count])
+        table(of_count)
+        for count in counts
+        if (of_count := [r for r in timed if r.threads == count])
     ]
     packages = sorted({package for _, packages in PEERS.values() for package in packages})
     settings = {"sizes": sizes, "seconds": seconds, "versions": report.versions(packages)}
