@@ -17,6 +17,7 @@ from bench.jobs import (
     lowbit,
     machine,
     models,
+    mpi,
     peers,
     readme,
     rules,
@@ -38,6 +39,7 @@ JOBS: dict[str, ModuleType] = {
         lowbit,
         sklearn,
         torch,
+        mpi,
         machine,
         compare,
         compare_builds,
@@ -54,6 +56,7 @@ PUBLISHED = [
     lowbit.main,
     sklearn.main,
     rules.main,
+    mpi.main,
 ]
 
 

@@ -7,7 +7,8 @@ from table import KINDS, RULES
 
 from zdlfast import _engine
 
-collect_ignore = ["typing_user.py"]  # is for type checkers, and is not run
+# Is for type checkers, and is not run; and what ranks do, whose import starts MPI.
+collect_ignore = ["typing_user.py", "ranks.py"]
 
 
 @pytest.fixture

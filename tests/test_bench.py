@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import zdlfast
 from bench import __main__ as command
 from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
+from bench import mpi as launcher
 from bench.internals import BOOK, RULES
 from bench.jobs import (
     compare_builds,
@@ -28,6 +29,7 @@ from bench.jobs import (
     lowbit,
     machine,
     models,
+    mpi,
     peers,
     readme,
     rules,
@@ -57,6 +59,9 @@ def small(monkeypatch):
     monkeypatch.setattr(rules, "REST", 0.0)
     monkeypatch.setattr(torch_job, "NETWORKS", torch_job.NETWORKS[:1])
     monkeypatch.setattr(torch_job, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(mpi, "RANKS", [1, 2])
+    monkeypatch.setattr(mpi, "QUICK_HIDDEN", 20)
+    monkeypatch.setattr(mpi, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(machine, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(
         machine, "TRIALS", [replace(trial, sizes=(40_000,)) for trial in machine.TRIALS]
@@ -607,6 +612,48 @@ def test_every_library_takes_the_steps_of_the_twin(name):
     assert {"SGD", "Adam"} <= set(has)
 
 
+# ------------------------------------------------------------------ mpi
+
+NEEDS_MPI = pytest.mark.skipif(launcher.mpiexec() is None, reason="needs mpi4py and an MPI")
+
+
+@NEEDS_MPI
+def test_ranks_are_timed_and_more_are_modelled(monkeypatch, tmp_path, capsys):
+    assert bench(monkeypatch, tmp_path, "mpi") == 0
+    printed = capsys.readouterr().out
+    for text in ("strong", "weak", "a model, not measured", "1,024", "equal bit for bit"):
+        assert text in printed
+    assert (tmp_path / "mpi.png").read_bytes().startswith(PNG)
+    saved = json.loads((tmp_path / "mpi.json").read_text())
+    assert len(saved["results"]) == 4
+    for result in saved["results"]:
+        assert result["equal"] is True
+        ranks = int(result["case"]["name"].split()[1])
+        least = 2 * (ranks - 1) / ranks * 4 * result["parameters"]
+        for sent in result["sent"].values():
+            assert least <= sent <= 1.01 * least + 200
+
+
+@NEEDS_MPI
+def test_ranks_with_other_parameters_are_told(monkeypatch, tmp_path, capsys):
+    measure = mpi.run
+
+    def different(ranks, **settings):
+        return {**measure(ranks, **settings), "equal": ranks == 1}
+
+    monkeypatch.setattr(mpi, "run", different)
+    assert bench(monkeypatch, tmp_path, "mpi") == 1
+    assert "NOT EQUAL strong, 2 ranks: the parameters differ" in capsys.readouterr().out
+
+
+def test_the_model_of_ranks_counts_messages_and_bytes():
+    model = mpi.Model(latency=1e-3, bandwidth=1e6, gradient=0.5, update=0.25, bytes=1_000_000)
+    # One bucket: 2 messages to the other one, and as many for each of two votes.
+    assert model.step(2, 4) == pytest.approx(4 * 0.5 + 0.25 + 1.0 + 6e-3)
+    assert model.step(1, 4) == pytest.approx(2.25)
+    assert model.speed(2, 4) == pytest.approx(8 / model.step(2, 4))
+
+
 # ------------------------------------------------------------------ compare builds
 
 
@@ -915,6 +962,7 @@ def test_the_documents_ask_for_files_that_the_jobs_make():
         "denormals.txt",
         "kernels.txt",
         "models.txt",
+        "mpi.txt",
         "peers.txt",
     ]
     for figure in readme.FIGURES.glob("*.png"):

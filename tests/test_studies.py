@@ -337,6 +337,64 @@ def test_trials_run_on_whatever_back_end_joblib_is_told():
     assert trials == hyperparameters.run(Setup(quick=True), points)
 
 
+CLUSTER = """
+import json, os, signal, sys
+from dask.distributed import LocalCluster
+from zdlfast.studies import hyperparameters
+from zdlfast.studies import __main__ as command
+from zdlfast.studies._study import Setup
+
+def points(cluster):
+    for i in range(12):
+        if i == 6:      # trials are under way on both
+            os.kill(list(cluster.workers.values())[0].process.pid, signal.SIGKILL)
+        yield {"lr": 0.01 * (i + 1), "weight_decay": 0.0}
+
+def trials(setup, cluster):
+    with hyperparameters.back_end(setup.scheduler):
+        return [vars(trial) for trial in hyperparameters.run(setup, points(cluster))]
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        found = trials(Setup(quick=True, scheduler=address), cluster)
+        sys.argv = ["studies", "hyperparameters", "--quick", "--scheduler", address,
+                    "--out", sys.argv[1]]
+        hyperparameters.QUICK_SIDE, hyperparameters.FIRST = 2, 2
+        status = command.main()
+    print("found", json.dumps([status, found]))
+"""
+
+
+def test_no_trial_is_lost_with_a_worker_of_a_cluster(tmp_path):
+    pytest.importorskip("distributed")
+    (tmp_path / "script.py").write_text(CLUSTER)
+    done = subprocess.run(
+        [sys.executable, "script.py", str(tmp_path / "out")],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.startswith("found ")]
+    assert lines, done.stderr
+    status, trials = json.loads(lines[0].removeprefix("found "))
+    points = [{"lr": 0.01 * (i + 1), "weight_decay": 0.0} for i in range(12)]
+    expected = hyperparameters.run(Setup(quick=True), points)
+    assert trials == [vars(trial) for trial in expected]
+    assert status == 0
+    saved = json.loads((tmp_path / "out" / "hyperparameters.json").read_text())
+    assert [len(of_search) for of_search in saved["result"]["trials"].values()] == [4, 4, 4]
+
+
+def test_a_scheduler_that_is_not_there_or_not_used_is_told(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(hyperparameters, "CONNECT", 0.5)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "batchnorm", "--scheduler", "tcp://127.0.0.1:1", "--out", tmp_path)
+    assert "--scheduler is for hyperparameters" in capsys.readouterr().err
+    assert run(monkeypatch, "hyperparameters", "--scheduler", "tcp://127.0.0.1:1",
+               "--out", tmp_path) == 1  # fmt: skip
+    assert "tcp://127.0.0.1:1" in capsys.readouterr().err
+
+
 def test_setup_draws_the_same_numbers_for_the_same_purpose():
     setup = Setup(seed=4)
     assert setup.rng(1).random() == Setup(seed=4).rng(1).random()

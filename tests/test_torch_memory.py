@@ -203,6 +203,21 @@ def test_layouts_may_differ_between_parameter_gradient_and_state(kind):
     torch.testing.assert_close(ours, train(torch.optim))
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(30_000,), (10, 30, 10, 10)])
+def test_large_state_starts_at_a_place_of_a_page_of_its_own(kind, shape):
+    param = torch.nn.Parameter(torch.randn(shape, dtype=kind))
+    if len(shape) == 4:
+        param.data = param.data.to(memory_format=torch.channels_last)
+    param.grad = torch.randn_like(param)
+    optimizer = zdlfast.torch.Adam([param], amsgrad=True)
+    optimizer.step()
+    slots = [value for value in optimizer.state[param].values() if value.ndim]
+    apart = [(slot.data_ptr() - param.data_ptr()) % 4096 for slot in slots]
+    assert apart == [1024, 2048, 3072]
+    assert all(slot.stride() == param.stride() and slot.shape == param.shape for slot in slots)
+
+
 def test_a_finalizer_that_moves_tensors_does_no_harm():
     """Python code may run when garbage is collected, which a step may be the cause of."""
     params = [torch.nn.Parameter(torch.ones(10)) for _ in range(50)]

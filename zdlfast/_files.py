@@ -164,7 +164,7 @@ def load(
     Parameters
     ----------
     path : path
-        The file.
+        The file; or the folder to which ranks wrote, see `zdlfast.mpi`.
     lr : callable, optional
         The learning rate, if it was a function of your own: a file can hold the schedules of
         `zdlfast.schedules` alone.
@@ -185,6 +185,8 @@ def load(
         The file is damaged, of a newer zdlfast, or none that `save` wrote.
     """
     path = Path(path)
+    if path.is_dir():
+        return _load_folder(path, lr)
     open_file = _format_of(path).open
     with path.open("rb"):
         pass  # what is wrong with the path is no damage of the file
@@ -197,6 +199,16 @@ def load(
     except Exception as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} cannot be loaded: {what}") from error
+
+
+def _load_folder(folder: Path, lr: Callable[[int], float] | None) -> tuple["Optimizer", Any]:
+    """Read what each rank wrote to a file of its own."""
+    from zdlfast import _pieces
+
+    try:
+        return _pieces.joined([load(path, lr=lr) for path in _pieces.files_of(folder)])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder} cannot be loaded: {error}") from error
 
 
 def _restored(file: "_File", lr: Any) -> tuple["Optimizer", Any]:

@@ -146,3 +146,37 @@ cdef bint has_nonfinite(const SumJob *job, Py_ssize_t k) noexcept nogil:
                 return True
         first += n
     return False
+
+
+def square_sums(values, sums):
+    """Sum up the squares of an array of floats, chunk by chunk.
+
+    Parameters
+    ----------
+    values : ndarray
+        One-dimensional, contiguous, float32 or float64 in the machine's byte order.
+    sums : ndarray
+        Of float64, contiguous: takes the sum of each chunk.
+    """
+    cdef PyArrayObject *array = <PyArrayObject *>values
+    cdef PyArrayObject *target = <PyArrayObject *>sums
+    cdef Py_ssize_t n, chunk, first, size
+    cdef double *out
+    cdef const char *data
+    for each in (values, sums):
+        if not PyArray_CheckExact(<PyObject *>each) or each.ndim != 1 or not is_plain_gradient(
+            <PyArrayObject *>each
+        ):
+            raise TypeError("expected contiguous arrays of one dimension")
+    if values.dtype.char not in "fd" or sums.dtype.char != "d":
+        raise TypeError(f"expected arrays of floats, got {values.dtype} and {sums.dtype}")
+    n, size = PyArray_DIM(array, 0), PyArray_ITEMSIZE(array)
+    if PyArray_DIM(target, 0) != (n + SUMMED - 1) // SUMMED:
+        raise ValueError(f"{len(sums)} sums do not fit {n} values")
+    data, out = PyArray_BYTES(array), <double *>PyArray_BYTES(target)
+    with nogil:
+        for chunk in range((n + SUMMED - 1) // SUMMED):
+            first = chunk * SUMMED
+            out[chunk] = kernels.square_sum(
+                size == 8, data + first * size, min(<Py_ssize_t>SUMMED, n - first)
+            )

@@ -1,7 +1,7 @@
 """What is asked of all gradients before an update: their norm, and whether they are finite."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,15 +53,20 @@ def add_squares(total: float, key: Any, grad: Any) -> float:
     if isinstance(grad, np.ma.MaskedArray):
         grad = grad.filled(0)  # what is masked is not there
     try:
-        values = np.asarray(grad)
-        if values.dtype.kind == "c":
-            values = np.abs(values)
-        values = np.ravel(values)
-        for first in range(0, values.size, CHUNK):
-            total += _square_sum(values[first : first + CHUNK].astype(float))
+        for chunk in square_sums(np.asarray(grad)):
+            total += chunk
     except (TypeError, ValueError) as error:
         raise TypeError(f"grads[{key!r}] has no norm: {error}") from None
     return total
+
+
+def square_sums(values: Any) -> Iterator[float]:
+    """The sum of an array's squares, chunk by chunk."""
+    if values.dtype.kind == "c":
+        values = np.abs(values)
+    values = np.ravel(values)
+    for first in range(0, values.size, CHUNK):
+        yield _square_sum(values[first : first + CHUNK].astype(float))
 
 
 def _square_sum(chunk: Any) -> float:

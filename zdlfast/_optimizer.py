@@ -8,7 +8,7 @@ back if it is interrupted or if NumPy raises after all: an update happens whole 
 import contextlib
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex, Unpack
 
@@ -271,7 +271,23 @@ class Optimizer(Locked):
         """
         return self._locked(True, self._update, params, grads)
 
-    def _update(self, params: Any, grads: Any) -> bool | None:
+    def _update(
+        self,
+        params: Any,
+        grads: Any,
+        agree: Callable[[], object] | None = None,
+        reading: _gradients.Reading | None = None,
+    ) -> bool | None:
+        """Do an update, under the lock.
+
+        Parameters
+        ----------
+        agree : callable, optional
+            Is called when all is known to go well, for others to say the same: what it raises
+            ends the update before anything has changed.
+        reading : Reading, optional
+            What was found in all gradients, if these are only a part of them.
+        """
         self._check_ready()
         containers, keys, values, gradients, state = validation.looked_up(self, params, grads)
         step = Step(self, keys)
@@ -285,16 +301,20 @@ class Optimizer(Locked):
             elif isinstance(params, list):
                 # Its state keeps the place of those behind it.
                 frozen[place] = [_entries.frozen_state(value) if h is None else h for h in held]
-        reading = _gradients.read(self, ((entry.key, entry.grad) for entry in entries))
+        if reading is None:
+            reading = _gradients.read(self, ((entry.key, entry.grad) for entry in entries))
         if self._refuses(reading, step.lr):
+            if agree is not None:
+                agree()
             return False
         rate = _gradients.clip_rate(self, reading.norm)
         step.scale(rate)
         done = LastUpdate(True, step.lr, reading.norm, rate, *reading.nonfinite)
         with Rollback() as rollback:
-            copies = self.nonfinite != "propagate" or _entries.may_raise(entries)
+            watched = agree is not None or self.nonfinite != "propagate"
+            copies = watched or _entries.may_raise(entries)
             _entries.run(self._rule, entries, params, rollback, copies)
-            rollback.finish(self._store, containers, params, entries, frozen, done)
+            rollback.finish(self._store, containers, params, entries, frozen, done, agree)
         return None
 
     def _store(
@@ -304,6 +324,7 @@ class Optimizer(Locked):
         entries: list[_entries.Entry],
         frozen: Any,
         done: LastUpdate,
+        agree: Callable[[], object] | None,
     ) -> None:
         """Store the state that is new, and count the step."""
         stored = []
@@ -327,7 +348,9 @@ class Optimizer(Locked):
         try:
             for name, value in stored:
                 object.__setattr__(self, name, value)
-        except BaseException:  # of a property in a class of the user's own
+            if agree is not None:
+                agree()
+        except BaseException:  # of a property in a class of the user's own, or of another rank
             for name, value in before:
                 with contextlib.suppress(Exception):
                     object.__setattr__(self, name, value)

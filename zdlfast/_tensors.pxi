@@ -107,7 +107,6 @@ cdef inline bint is_changing(PyObject *key) except -1:
 
 cdef str PARAMS = "params"
 cdef str LR = "lr"
-cdef str GRAD = "grad"
 cdef tuple IMMUTABLE = (float, int, bool, str, type(None))
 
 
@@ -125,7 +124,7 @@ cdef struct Number:
     bint wide
     double value
     double after
-    PyObject *held          # the float that takes its place, owned
+    PyObject *held          # the tensor, or the float that takes its place; owned
 
 # What a step over one parameter has beside its entry.
 cdef struct Beside:
@@ -157,6 +156,7 @@ cdef class TensorBatch:
         free_owned(self.entries, self.size)
         for k in range(self.size):
             Py_XDECREF(self.beside[k].state)
+            Py_XDECREF(self.beside[k].count.held)
             for i in range(MAX_NUMBERS):
                 Py_XDECREF(self.beside[k].numbers[i].held)
         free(self.entries)
@@ -184,10 +184,10 @@ cdef class TensorBatch:
             while i < len(params):
                 param = params[i]
                 i += 1
+                grad = param.grad
                 held = NULL
                 if plan is not None and plan.has_state:
                     held = next_in_order(state, &at, <PyObject *>param)
-                grad = param.grad
                 if grad is None or (left_out and id(param) in left_out):
                     continue
                 if plan is None or self.size == self.room:
@@ -211,6 +211,7 @@ cdef class TensorBatch:
         entry.key, entry.read, entry.strides, entry.coding = NULL, self.exchange.read, NULL, NULL
         entry.values[0], entry.values[1], entry.count = param, grad, 2
         beside.place, beside.state, beside.made, beside.t = place, held, False, 0.0
+        beside.count.held = NULL
         for i in range(MAX_NUMBERS):
             beside.numbers[i].held = NULL
         Py_INCREF(param)
@@ -286,11 +287,13 @@ cdef class TensorBatch:
     cdef bint read_number(self, PyObject *value, Number *number) except -1:
         cdef Tensor tensor
         if is_float(value):
-            number.value, number.data = PyFloat_AsDouble(value), NULL
+            number.value, number.data, number.wide = PyFloat_AsDouble(value), NULL, False
             return True
         if not read_tensor(self, value, &tensor) or tensor.ndim != 0 or tensor.data == NULL:
             return False
         number.data, number.wide = <char *>tensor.data + tensor.byte_offset, tensor.bits == 64
+        number.held = value
+        Py_INCREF(value)
         number.value = (
             (<double *>number.data)[0] if number.wide else (<float *>number.data)[0]
         )
@@ -581,6 +584,8 @@ cdef class TensorSteps:
             batch.rates.append(0.0 if planned.plan is None else float(planned.group[LR]))
             count += len(planned.group[PARAMS])
         batch.make_room(count)
+        if ZDL_FREE_THREADED:
+            state = state.copy()        # as for `update`: no other thread knows this one
         batch.gather(<PyObject *>state, made, left_out)
         # From here on addresses are known. To collect garbage may run Python code.
         collects = PyGC_Disable()

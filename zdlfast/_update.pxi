@@ -177,7 +177,7 @@ cdef class OnKernels(Locked):
             if gathered == IRREGULAR:
                 return NotImplemented
             if gathered == ALL_USUAL and not fresh and not self.loaded:
-                if self.groups.asks() and self.refuses(entries, ready):
+                if self.groups.asks() and self.refuses(entries, ready, None):
                     return False
                 run(entries, ready)
                 # Past the checks of __setattr__, which cost more than a small update.
@@ -257,11 +257,20 @@ cdef class OnKernels(Locked):
         self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
         return 0
 
-    cdef bint refuses(self, Entry *entries, Py_ssize_t count) except -1:
-        """Read all gradients; scale them by their norm, or skip the update, or raise."""
+    cdef bint refuses(self, Entry *entries, Py_ssize_t count, given) except -1:
+        """Read all gradients; scale them by their norm, or skip the update, or raise.
+
+        `given` is what was found already, if these are only a part of all gradients; or None.
+        """
         cdef Reading reading
+        cdef list nonfinite = []
         self.coming.has_norm = self.groups.clip_norm != INFINITY
-        read_gradients(entries, count, self.coming.has_norm, &reading)
+        if given is not None:
+            reading.norm, nonfinite = given.norm if self.coming.has_norm else 0.0, given.nonfinite
+        else:
+            read_gradients(entries, count, self.coming.has_norm, &reading)
+            if reading.nonfinite >= 0:
+                nonfinite = [key_of(&entries[reading.nonfinite], reading.nonfinite)]
         self.coming.norm = reading.norm
         if self.coming.has_norm:
             # As in book 2, common/util.py.
@@ -270,8 +279,8 @@ cdef class OnKernels(Locked):
                 self.groups.scale(self.coming.rate)
             else:
                 self.coming.rate = 1.0
-        if reading.nonfinite >= 0:
-            key = key_of(&entries[reading.nonfinite], reading.nonfinite)
+        if nonfinite:
+            key = nonfinite[0]
             if self.groups.nonfinite == RAISE:
                 raise FloatingPointError(
                     f"grads[{key!r}] holds NaN or infinity, expected finite numbers"
@@ -733,17 +742,22 @@ cdef class Batch:
                 return True
         return False
 
-    cpdef bint refused(self) except -1:
-        """Read all gradients, if the options ask for it; whether the update is to be skipped."""
+    cpdef bint refused(self, reading=None) except -1:
+        """Read all gradients, if the options ask for it; whether the update is to be skipped.
+
+        `reading` is what was found in them, if it is known.
+        """
         if not self.optimizer.groups.asks():
             return False
-        return self.optimizer.refuses(self.entries, self.size)
+        return self.optimizer.refuses(self.entries, self.size, reading)
 
-    cpdef object by_kernels(self):
+    cpdef object by_kernels(self, agree=None, reading=None):
         """Do the whole update, if there are no odd entries: False if it is skipped."""
-        if self.refused():
+        if self.refused(reading):
+            if agree is not None:
+                agree()
             return False
-        self.finish([])
+        self.finish([], agree)
         return None
 
     def lr(self):
@@ -786,7 +800,7 @@ cdef class Batch:
         """Whether an odd entry may share memory with another one."""
         return odd_shares_memory(self.entries, self.size)
 
-    cpdef finish(self, list odd):
+    cpdef finish(self, list odd, agree=None):
         """Run the kernels, then store state and count the step: all of it, or it raises.
 
         Parameters
@@ -794,6 +808,8 @@ cdef class Batch:
         odd : list
             The entries that NumPy has updated: each with its ``place``, with the state ``held``
             before and ``state`` now.
+        agree : callable, optional
+            Is called last before the kernels, which do not fail: what it raises undoes all.
         """
         cdef Kernel kernel = self.optimizer.kernel
         cdef list before = [], after = []
@@ -812,6 +828,8 @@ cdef class Batch:
             # First: where a class of the user's own has properties of these names, they may raise.
             for name, value in after:
                 PyObject_GenericSetAttr(self.optimizer, name, value)
+            if agree is not None:
+                agree()
             check_again(self.entries, self.size)
             run(self.entries, self.size)
         except BaseException:

@@ -168,7 +168,7 @@ def looked_up(
         The same by slot; None where there is none yet.
     """
     found = _containers(optimizer, params)
-    keys, values, gradients = _lookup(params, grads)
+    keys, values, gradients = lookup(params, grads)
     return found, keys, values, gradients, [_state_of(container, keys) for container in found]
 
 
@@ -209,7 +209,7 @@ def _containers(optimizer: "Optimizer", params: Any) -> list[Any]:
     return [None] * len(found) if missing else found
 
 
-def _lookup(params: Any, grads: Any) -> tuple[list[Any], list[Any], list[Any]]:
+def lookup(params: Any, grads: Any) -> tuple[list[Any], list[Any], list[Any]]:
     """Keys, parameters and gradients, each taken out of its container once."""
     if not hasattr(grads, "__getitem__"):
         raise TypeError(f"grads must be a mapping or a list, got {type(grads).__name__}")

@@ -15,9 +15,9 @@ class KernelAveraging(KernelOptimizer, Averaging):
 
     _kernel: ClassVar[Kernel] = Kernel("ema", ("decay",), (), "iter")
 
-    def _update_rest(self, params: Any, grads: Any, batch: Batch) -> bool | None:
+    def _update_rest(self, params: Any, grads: Any, batch: Batch, *further: Any) -> bool | None:
         check("params", grads, params)
-        return super()._update_rest(params, grads, batch)
+        return super()._update_rest(params, grads, batch, *further)
 
 
 class EMA(reference.EMA):

@@ -4,12 +4,14 @@ Each class is its reference class with one difference: an update of usual arrays
 into C. Constructor, attributes, checks and documentation are inherited.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from zdlfast import _validation as validation
 from zdlfast import reference
 from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
 from zdlfast._entries import Entry, make_entry, run
+from zdlfast._gradients import Reading
 from zdlfast._groups import Step
 from zdlfast._optimizer import Optimizer
 from zdlfast._rules import RULES, Rule
@@ -81,23 +83,43 @@ class KernelOptimizer(OnKernels, Optimizer):
         if self._flags:
             self._flag_changed()
 
-    def _update_rest(self, params: Any, grads: Any, batch: Batch) -> bool | None:
+    def _update(
+        self,
+        params: Any,
+        grads: Any,
+        agree: Callable[[], object] | None = None,
+        reading: Reading | None = None,
+    ) -> bool | None:
+        return self._update_rest(params, grads, NotImplemented, agree, reading)
+
+    def _update_rest(
+        self,
+        params: Any,
+        grads: Any,
+        batch: Batch,
+        agree: Callable[[], object] | None = None,
+        reading: Reading | None = None,
+    ) -> bool | None:
         """Do an update that kernels do not take all of.
 
         Parameters
         ----------
         batch : Batch or NotImplemented
             Its entries, or that they have to be looked up.
+        agree, reading : optional
+            As `Optimizer._update` takes them.
         """
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
         found = batch.odd()
         if not found:
-            return batch.by_kernels()
+            return batch.by_kernels(agree, reading)
         step = Step(self, [key for _, key, *_ in found], batch.lr())
         odd = self._entries(params, found, step)
-        if batch.refused():
+        if batch.refused(reading):
+            if agree is not None:
+                agree()
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
         if batch.order_counts():
@@ -105,7 +127,7 @@ class KernelOptimizer(OnKernels, Optimizer):
         step.scale(batch.clip_rate())
         with Rollback() as rollback:
             run(self._rule, odd, params, rollback, copies=True)
-            rollback.finish(batch.finish, odd)
+            rollback.finish(batch.finish, odd, agree)
         return None
 
     def _entries(

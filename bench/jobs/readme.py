@@ -12,10 +12,10 @@ from bench import report
 
 HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
-Run the main job and the jobs kernels, models, peers, denormals, sklearn and rules, and put
-their tables and pictures into both READMEs and bench/README.md, so that no figure there is
-typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a block of
-text.
+Run the main job and the jobs kernels, models, peers, denormals, sklearn, rules and mpi, and put
+their tables and pictures into both READMEs, bench/README.md and docs/mpi.md, so that no figure
+there is typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a
+block of text.
 """
 EPILOG = """\
 files in DIR: those of all jobs
@@ -23,7 +23,12 @@ files in DIR: those of all jobs
 exit status: that of the first job that fails; the documents are left as they were then
 """
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "README.ja.md", ROOT / "bench" / "README.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "README.ja.md",
+    ROOT / "bench" / "README.md",
+    ROOT / "docs" / "mpi.md",
+]
 FIGURES = ROOT / "bench" / "figures"
 BLOCK = re.compile(r"(<!-- from (?P<file>\S+) -->\n```text\n).*?(?=```\n)", re.DOTALL)
 

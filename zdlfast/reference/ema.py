@@ -27,9 +27,9 @@ class Averaging(Optimizer):
         self.iter = 0
         self.nonfinite = "propagate"
 
-    def _update(self, params: Any, grads: Any) -> bool | None:
+    def _update(self, params: Any, grads: Any, *further: Any) -> bool | None:
         check("params", grads, params)  # a parameter is not spread over its average
-        return super()._update(params, grads)
+        return super()._update(params, grads, *further)
 
     def _scalars(self) -> tuple[float, ...]:
         return (1 - self.decay,)

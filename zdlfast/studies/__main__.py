@@ -18,13 +18,17 @@ from zdlfast.studies import STUDIES
 if TYPE_CHECKING:
     from rich.console import Console
 
+ON_CLUSTERS = "hyperparameters"
 WIDTH = max(map(len, STUDIES))
 LISTED = "\n".join(f"{name:{WIDTH}}  {summary}" for name, summary in STUDIES.items())
 
 
 def main() -> int:
     replace_unprintable()
-    options = make_parser().parse_args()
+    parser = make_parser()
+    options = parser.parse_args()
+    if options.scheduler is not None and options.name not in (ON_CLUSTERS, "all"):
+        parser.error(f"--scheduler is for {ON_CLUSTERS}: no other study runs on a cluster")
     if options.name is None:
         print(f"{LISTED}\n\nRun one with 'python -m zdlfast.studies NAME', or 'all' of them.")
         return 0
@@ -68,7 +72,9 @@ def run(name: str, options: argparse.Namespace, console: Console) -> None:
 
         # The matrices are small: with more threads, BLAS waits more than it computes.
         with threadpool_limits(1):
-            result = study.compute(Setup(options.seed, options.data, options.quick, step))
+            result = study.compute(
+                Setup(options.seed, options.data, options.quick, step, options.scheduler)
+            )
     report = study.describe(result)
     settings = {"seed": options.seed, "data": options.data, "quick": options.quick}
     content = {
@@ -146,6 +152,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="do less, to see it work within half a minute"
     )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help=f"of a cluster of Dask, such as tcp://10.0.0.1:8786, for the trials of {ON_CLUSTERS} "
+        "(default: processes on this machine)",
+    )  # fmt: skip
     return parser
 
 

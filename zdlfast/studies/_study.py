@@ -49,12 +49,15 @@ class Setup:
     step : callable
         Takes a description of what comes next and the share of all work that is done before, from
         0 to 1; for a progress bar.
+    scheduler : str, optional
+        The address of a scheduler of Dask, for the study that runs on a cluster.
     """
 
     seed: int = 0
     data: str = "digits"
     quick: bool = False
     step: Callable[[str, float], None] = lambda what, done: None
+    scheduler: str | None = None
 
     @cached_property
     def images(self) -> Split:

@@ -1,13 +1,10 @@
 """Searching for the learning rate and the weight decay: at random, on a grid, by a model.
 
-Gaussian process and samplers are scikit-learn's. Trials run in parallel processes by joblib, and
-on a cluster if one of its back ends for that is chosen around the search, for example::
+Gaussian process and samplers are scikit-learn's. Trials run in parallel processes by joblib: on
+this machine, or on a cluster of Dask, whose scheduler is given by ``--scheduler``. Another
+back end of joblib's may be chosen around the search::
 
-    import joblib
-    from dask.distributed import Client
-
-    client = Client("scheduler:8786")
-    with joblib.parallel_config(backend="dask"):
+    with joblib.parallel_config(backend="ray"):
         result = hyperparameters.compute(Setup())
 """
 
@@ -15,7 +12,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -38,6 +38,7 @@ EPOCHS, QUICK_EPOCHS = 20, 5
 SIDE, QUICK_SIDE = 6, 4  # of the grid; its square is the budget of each search
 FIRST = 6  # trials before there is a model
 CANDIDATES = 2000
+CONNECT = 30  # seconds in which a scheduler has to answer
 CAUTION = 2.0  # the acquisition function is the mean and so many standard deviations
 RANDOM, GRID, BAYES = "random search", "grid search", "Bayesian optimization"
 # Of the one-dimensional example: where the model is asked, and after how many evaluations shown.
@@ -75,6 +76,27 @@ class Result:
 
 
 def compute(setup: Setup) -> Result:
+    with back_end(setup.scheduler):
+        return search(setup)
+
+
+@contextmanager
+def back_end(scheduler: str | None) -> Iterator[None]:
+    """Where trials run: on the cluster with this scheduler, or as joblib is told."""
+    if scheduler is None:
+        yield
+        return
+    from dask.distributed import Client
+
+    with (
+        Client(scheduler, timeout=CONNECT) as client,  # type: ignore[no-untyped-call]
+        joblib.parallel_config(backend="dask", client=client),
+    ):
+        yield
+
+
+def search(setup: Setup) -> Result:
+    """Do all searches, one after the other."""
     side = QUICK_SIDE if setup.quick else SIDE
     budget = side * side
     random = np.random.RandomState(setup.seed)
@@ -94,14 +116,29 @@ def compute(setup: Setup) -> Result:
 
 def run(setup: Setup, points: Any) -> list[Trial]:
     """Train with each of these options, in parallel."""
-    (x, t), _ = setup.images
     epochs = QUICK_EPOCHS if setup.quick else EPOCHS
-    do = joblib.delayed(train)
+    data = setup.data if setup.data == "digits" else str(Path(setup.data).resolve())
+    do = joblib.delayed(trial)
     return list(
-        joblib.Parallel(n_jobs=-1)(
-            do(x[:SAMPLES], t[:SAMPLES], epochs, setup.seed, **point) for point in points
-        )
+        joblib.Parallel(n_jobs=-1)(do(data, epochs, setup.seed, **point) for point in points)
     )
+
+
+def trial(data: str, epochs: int, seed: int, **point: float) -> Trial:
+    """One trial, by any process of any machine: what it needs, it loads itself.
+
+    Arrays that were sent to a worker of a cluster would be lost with it, and so would be the
+    trials that need them.
+    """
+    x, t = samples(data)
+    return train(x, t, epochs, seed, **point)
+
+
+@cache
+def samples(data: str) -> tuple[np.ndarray, np.ndarray]:
+    """What all trials learn and are measured on."""
+    (x, t), _ = Setup(data=data).images
+    return x[:SAMPLES], t[:SAMPLES]
 
 
 def train(

@@ -44,3 +44,7 @@ __all__ = [
     "RMSprop",
     "ScheduleFreeAdamW",
 ]
+
+# Pickles name the package.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

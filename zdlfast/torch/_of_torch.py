@@ -69,9 +69,9 @@ class Adagrad(KernelOptimizer, torch.optim.Adagrad):
 
     _kernel = Kernel("torchadagrad", ("lr", "lr_decay", "eps"), ("sum",), "step")
 
-    def _new_slot(self, param: torch.Tensor) -> torch.Tensor:
+    def _new_slot(self, param: torch.Tensor, place: int) -> torch.Tensor:
         initial: float = self.defaults["initial_accumulator_value"]
-        return super()._new_slot(param).fill_(initial)
+        return super()._new_slot(param, place).fill_(initial)
 
 
 class Adadelta(KernelOptimizer, torch.optim.Adadelta):

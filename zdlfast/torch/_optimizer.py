@@ -153,14 +153,25 @@ class KernelOptimizer(Optimizer):
         if kernel.counter is not None:
             state[kernel.counter] = zero()
         state |= {name: self._new_number(group, name) for name in kernel.numbers}
-        state |= {name: self._new_slot(param) for name in kernel.slots}
+        for place, name in enumerate(kernel.slots, 1):
+            state[name] = self._new_slot(param, place)
         return state
 
     def _new_number(self, group: dict[str, Any], name: str) -> Any:
         return zero()
 
-    def _new_slot(self, param: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(param, memory_format=torch.preserve_format)
+    def _new_slot(self, param: torch.Tensor, place: int) -> torch.Tensor:
+        """State of zeros in the layout of its parameter; `place` is 1 for the first of it."""
+        if param.numel() * param.element_size() < _APART_FROM:
+            return torch.zeros_like(param, memory_format=torch.preserve_format)
+        # At a place of a page of its own, as _entries.pxi has it and says why. torch's large
+        # tensors all start at the same place.
+        like = torch.empty_like(param, device="meta", memory_format=torch.preserve_format)
+        room = param.new_zeros(param.numel() + _PAGE // param.element_size())
+        start = (param.data_ptr() + place * _APART - room.data_ptr()) % _PAGE
+        return room.set_(
+            room.untyped_storage(), start // param.element_size(), param.shape, like.stride()
+        )
 
 
 def _option(group: dict[str, Any], name: str) -> Any:
@@ -195,6 +206,9 @@ def _check_memory(*tensors: Any) -> None:
                 f"{tensor.untyped_storage().nbytes()} bytes, expected {needed}: it was freed"
             )
 
+
+# In bytes.
+_PAGE, _APART, _APART_FROM = 4096, 1024, 65536
 
 _TYPES = (torch.nn.Parameter, torch.Tensor)
 _EXPECTED = "dense float32 or float64 tensors on the CPU, with gradients of the same dtype"
