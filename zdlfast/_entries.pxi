@@ -115,8 +115,8 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
                 return False
     if entry.group.encodes and n >= entry.group.min_size:
         return False
-    entry.count, entry.made, entry.strides = count, False, NULL
-    entry.read, entry.coding = NULL, NULL
+    entry.count, entry.made, entry.read = count, False, NULL
+    entry.strides, entry.coding = NULL, NULL
     entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if dtype == float64 else 0
     entry.n, entry.width = n, count * (8 if dtype == float64 else 4)
     return True
@@ -136,8 +136,8 @@ cdef int classify(Entry *entry, int count) except -1:
     for i in range(2, count):
         if entry.values[i] == Py_None:
             entry.values[i] = NULL
-    entry.count, entry.made, entry.strides = count, False, NULL
-    entry.read, entry.coding = NULL, NULL
+    entry.count, entry.made, entry.read = count, False, NULL
+    entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
         entry.road = FROZEN
         return 0
@@ -190,7 +190,7 @@ cdef int classify(Entry *entry, int count) except -1:
     # Aligned, and contiguous in one common order: anything else needs strided iteration.
     if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
         for i in range(count):
-            # Of what is encoded there is nothing to iterate over: it stands for its parameter.
+            # Of what is encoded there is nothing to iterate over.
             layouts[i] = layout_of(arrays[i if format_of(entry, i) == FULL else 0])
         entry.strides = make_strides(layouts, count, entry.coding == NULL)
         entry.width *= 4    # to gather and scatter elements takes a multiple of the time

@@ -8,6 +8,7 @@ from typing import Any
 import joblib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 import zdlfast
 from zdlfast.datasets import load_digits
@@ -37,6 +38,7 @@ TASKS = {
     "teacher, dense": "20,000 random inputs labelled by a random network, 64-512-512-10",
 }
 COLOURS = dict(zip(FORMATS, (BLUE, GREEN, RED), strict=True))
+WIDTHS = dict(zip(FORMATS, (4.0, 2.0, 0.8), strict=True))
 
 
 class Convolution(Layer):
@@ -163,8 +165,8 @@ def describe(result: Result) -> Report:
     seeds = len(full)
     where = "none" if not outside else ", ".join(outside)
     finding = (
-        f"All arrays were encoded, {seeds} seeds each. Medians of the last {LAST} losses that "
-        f"lie outside of what the seeds of float32 span: {where}."
+        f"All arrays were encoded, with {seeds} seeds each. Medians of the last {LAST} losses "
+        f"that lie outside of what the seeds of float32 span: {where}."
     )
     return Report(
         ["task", "optimizer", "state", "last loss", "of the seeds", "right", "state bytes"],
@@ -184,15 +186,17 @@ def draw(result: Result) -> Figure:
                 if format == FULL:
                     ax.fill_between(steps, smooth.min(axis=0), smooth.max(axis=0),
                                     color=COLOURS[FULL], alpha=0.2, linewidth=0)  # fmt: skip
+                # They lie over each other: the widest line comes first.
                 ax.plot(steps, np.median(smooth, axis=0), color=COLOURS[format], label=format,
-                        linewidth=1.2)  # fmt: skip
+                        linewidth=WIDTHS[format])  # fmt: skip
             ax.set_yscale("log")
+            ax.yaxis.set_minor_formatter(NullFormatter())
             ax.grid()
-            if row is axes[0]:
-                ax.set_title(optimizer)
-            if row is axes[-1]:
-                ax.set_xlabel("step")
         row[0].set_ylabel(f"{task}\nloss (nats)")
+    for ax, optimizer in zip(axes[0], OPTIMIZERS, strict=True):
+        ax.set_title(optimizer)
+    for ax in axes[-1]:
+        ax.set_xlabel("step")
     handles, labels = axes[0][0].get_legend_handles_labels()
     labels[0] += " (shaded: its seeds)"
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
