@@ -1,5 +1,7 @@
 """The documents' settings: python -m sphinx -W docs docs/_build"""
 
+from importlib.util import find_spec
+
 import zdlfast
 
 project = "zdlfast"
@@ -22,6 +24,7 @@ html_css_files = ["site.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings tell
+autodoc_mock_imports = [] if find_spec("torch") else ["torch"]
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 myst_enable_extensions = ["colon_fence"]

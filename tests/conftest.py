@@ -7,8 +7,8 @@ from table import KINDS, RULES
 
 from zdlfast import _engine
 
-# Is for type checkers, and is not run; and what ranks do, whose import starts MPI.
-collect_ignore = ["typing_user.py", "ranks.py"]
+# What is for type checkers, and what other processes run: its import starts MPI, or warns.
+collect_ignore = ["typing_user.py", "ranks.py", "torch_processes.py"]
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ cdef class Planned:
     cdef list seen          # its keys and values by turns, but for params and lr
     cdef bint lasting       # whether all of these are immutable
     cdef Plan plan          # None: no kernel takes it
+    cdef double lr          # of the coming step
 
     cdef bint holds(self, dict group) except -1:
         """Whether the group is still what it was."""
@@ -142,12 +143,13 @@ cdef class TensorBatch:
 
     cdef const Exchange *exchange
     cdef (void *)[2] types
-    cdef list groups, plans, rates
+    cdef list planned       # by place of the group
     cdef Entry *entries
     cdef Beside *beside
     cdef Group *options
     cdef Py_ssize_t room, size, filled, allocated
-    cdef list changed, fresh, odd
+    cdef list changed
+    cdef list fresh, odd    # None for none
 
     def __dealloc__(self):
         cdef Py_ssize_t k
@@ -175,11 +177,13 @@ cdef class TensorBatch:
         """Fill in the parameters that have a gradient. Python code may run meanwhile."""
         cdef Py_ssize_t place, i, at = 0
         cdef list params
+        cdef Planned planned
         cdef Plan plan
         cdef PyObject *held
-        for place in range(len(self.groups)):
-            plan = self.plans[place]
-            params = (<dict>self.groups[place])[PARAMS]
+        for place in range(len(self.planned)):
+            planned = self.planned[place]
+            plan = planned.plan
+            params = planned.group[PARAMS]
             i = 0
             while i < len(params):
                 param = params[i]
@@ -191,7 +195,7 @@ cdef class TensorBatch:
                 if grad is None or (left_out and id(param) in left_out):
                     continue
                 if plan is None or self.size == self.room:
-                    self.odd.append((self.groups[place], param))
+                    self.odd = with_one_more(self.odd, planned.group, param)
                     continue
                 if held == NULL and plan.has_state:
                     held = PyDict_GetItemWithError(state, <PyObject *>param)
@@ -222,16 +226,18 @@ cdef class TensorBatch:
     cdef bint classify(self) except -1:
         """Fill in what kernels need; whether they take all. No Python code runs meanwhile."""
         cdef Py_ssize_t k
+        cdef Planned planned
         cdef int road
         for k in range(self.size):
             road = self.look_at(k)
-            if road == FRESH:
-                self.fresh.append(
-                    (self.groups[self.beside[k].place], <object>self.entries[k].values[0]))
-            elif road == ODD:
-                self.odd.append(
-                    (self.groups[self.beside[k].place], <object>self.entries[k].values[0]))
-        if self.fresh or self.odd:
+            if road != USUAL:
+                planned = self.planned[self.beside[k].place]
+                param = <object>self.entries[k].values[0]
+                if road == FRESH:
+                    self.fresh = with_one_more(self.fresh, planned.group, param)
+                else:
+                    self.odd = with_one_more(self.odd, planned.group, param)
+        if self.fresh is not None or self.odd is not None:
             return False
         for k in range(self.size):
             self.entries[k].group = &self.options[self.beside[k].options]
@@ -241,7 +247,8 @@ cdef class TensorBatch:
         """Say what is to be done with an entry, and fill in what a kernel needs."""
         cdef Entry *entry = &self.entries[k]
         cdef Beside *beside = &self.beside[k]
-        cdef Plan plan = self.plans[beside.place]
+        cdef Planned planned = self.planned[beside.place]
+        cdef Plan plan = planned.plan
         cdef Kernel kernel = plan.kernel
         cdef int i, slots = table[kernel.row].slots, numbers = table[kernel.row].numbers
         cdef Py_ssize_t at = 0
@@ -281,7 +288,7 @@ cdef class TensorBatch:
             beside.t = beside.count.value + 1.0
         else:
             beside.t = 1.0 if beside.made else 2.0
-        self.choose_options(k, plan)
+        self.choose_options(k, plan, planned.lr)
         return USUAL
 
     cdef bint read_number(self, PyObject *value, Number *number) except -1:
@@ -345,7 +352,7 @@ cdef class TensorBatch:
             entry.width *= 4    # as in `classify`
         return not shares_memory_inside(entry)
 
-    cdef int choose_options(self, Py_ssize_t k, Plan plan) except -1:
+    cdef int choose_options(self, Py_ssize_t k, Plan plan, double lr) except -1:
         """Take the options of the entry before, if nothing differs, or fill in further ones."""
         cdef Beside *beside = &self.beside[k]
         cdef const Beside *before = &self.beside[k - 1 if k > 0 else 0]
@@ -365,8 +372,7 @@ cdef class TensorBatch:
             if numbers > 0 and beside.numbers[0].wide:
                 kernel = plan.wide
             beside.options = self.new_options()
-            plan.fill(
-                &self.options[beside.options], kernel, self.rates[beside.place], beside.t, now)
+            plan.fill(&self.options[beside.options], kernel, lr, beside.t, now)
         for i in range(numbers):
             beside.numbers[i].after = before.numbers[i].after if same else now[i]
             if beside.numbers[i].data == NULL:
@@ -394,7 +400,7 @@ cdef class TensorBatch:
         cdef int i
         for k in range(self.size):
             beside = &self.beside[k]
-            kernel = (<Plan>self.plans[beside.place]).kernel
+            kernel = (<Planned>self.planned[beside.place]).plan.kernel
             if kernel.counter is not None:
                 set_number(&beside.count, beside.t)
             for i in range(table[kernel.row].numbers):
@@ -413,6 +419,14 @@ cdef inline void set_number(const Number *number, double value) noexcept nogil:
         (<double *>number.data)[0] = value
     else:
         (<float *>number.data)[0] = <float>value
+
+
+cdef list with_one_more(list members, dict group, param):
+    """A list of groups with a parameter each, or a new one for None."""
+    if members is None:
+        members = []
+    members.append((group, param))
+    return members
 
 
 cdef inline bint read_tensor(
@@ -575,14 +589,14 @@ cdef class TensorSteps:
         cdef Planned planned
         cdef Py_ssize_t place, count = 0
         cdef bint collects, usual
-        batch.exchange, batch.groups, batch.plans, batch.rates = self.exchange, groups, [], []
+        batch.exchange, batch.planned, batch.changed = self.exchange, [], []
         batch.types[0], batch.types[1] = <PyObject *>self.types[0], <PyObject *>self.types[1]
-        batch.changed, batch.fresh, batch.odd = [], [], []
         for place in range(len(groups)):
             planned = self.planned_for(groups, place)
-            batch.plans.append(planned.plan)
-            batch.rates.append(0.0 if planned.plan is None else float(planned.group[LR]))
-            count += len(planned.group[PARAMS])
+            if planned.plan is not None:
+                planned.lr = planned.group[LR]
+            batch.planned.append(planned)
+            count += len(<list>planned.group[PARAMS])
         batch.make_room(count)
         if ZDL_FREE_THREADED:
             state = state.copy()        # as for `update`: no other thread knows this one
@@ -597,7 +611,7 @@ cdef class TensorSteps:
             if collects:
                 PyGC_Enable()
         if not usual:
-            return batch.fresh, batch.odd
+            return batch.fresh or [], batch.odd or []
         run(batch.entries, batch.size, self.threads)
         batch.store()
         return None

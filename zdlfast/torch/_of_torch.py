@@ -1,5 +1,7 @@
 """The optimizers that torch has too: each is torch's class, with its steps on kernels."""
 
+from __future__ import annotations  # documents are built without torch, too
+
 from typing import Any, ClassVar
 
 import torch

@@ -1,5 +1,7 @@
 """The base of the optimizers for torch: one step in C, and torch's own for what is not usual."""
 
+from __future__ import annotations  # documents are built without torch, too
+
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from typing import Any, ClassVar

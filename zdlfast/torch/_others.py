@@ -1,5 +1,7 @@
 """The optimizers that torch does not have, in the form of torch's."""
 
+from __future__ import annotations  # documents are built without torch, too
+
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
