@@ -627,3 +627,42 @@ def test_all_names_are_there():
 def test_importing_zdlfast_leaves_torch_alone():
     done = python("import zdlfast, sys; print('torch' in sys.modules)")
     assert done.stdout.strip() == "False"
+
+
+def test_a_torch_that_does_not_tell_where_tensors_lie_is_refused():
+    done = python("import torch\ndel torch.Tensor.__dlpack_c_exchange_api__\nimport zdlfast.torch")
+    assert "ImportError: zdlfast.torch takes torch 2.10 or newer" in done.stderr
+
+
+def test_kernels_take_tensors_of_a_newer_exchange_api_by_the_older_one():
+    """A new major version keeps the one that is known, behind itself."""
+    import ctypes
+
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype = ctypes.py_object
+    new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    name = ctypes.c_char_p(b"dlpack_exchange_api")
+    known = get(torch.Tensor.__dlpack_c_exchange_api__, name.value)
+
+    class Header(ctypes.Structure):
+        _fields_ = (
+            ("major", ctypes.c_uint32),
+            ("minor", ctypes.c_uint32),
+            ("previous", ctypes.c_void_p),
+        )
+
+    def steps(header):
+        capsule = new(ctypes.addressof(header), name, None)
+        return _engine.TensorSteps(
+            capsule, (torch.nn.Parameter, torch.Tensor), optimizer._planned, list, int
+        )
+
+    params = network()
+    optimizer = zdlfast.torch.SGD(params, lr=0.5)
+    before = params[0].detach().clone()
+    assert steps(Header(2, 0, known)).take(optimizer.param_groups, optimizer.state) is None
+    torch.testing.assert_close(params[0], before - 0.5 * params[0].grad)
+    with pytest.raises(ImportError, match="no exchange API of DLPack 1"):
+        steps(Header(2, 0, None))

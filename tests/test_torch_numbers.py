@@ -20,6 +20,7 @@ from torch_table import (  # noqa: E402
 )
 
 import zdlfast.torch  # noqa: E402
+from zdlfast import _engine  # noqa: E402
 from zdlfast.torch._others import _SLOTS  # noqa: E402
 
 STEPS = 12
@@ -135,6 +136,22 @@ def test_large_parameters_give_the_bits_of_numpy_at_any_number_of_threads(thread
         torch.set_num_threads(before)
     for param, value in zip(params, arrays, strict=True):
         assert_same_bits(array(param), value)
+
+
+def test_a_large_step_asks_torch_how_many_threads_it_may_take():
+    params = [torch.nn.Parameter(torch.zeros(2_000_000))]
+    params[0].grad = torch.ones_like(params[0])
+    optimizer, asked = zdlfast.torch.SGD(params, lr=1.0), []
+    steps = _engine.TensorSteps(
+        torch.Tensor.__dlpack_c_exchange_api__,
+        (torch.nn.Parameter, torch.Tensor),
+        optimizer._planned,
+        list,
+        lambda: asked.append(True) or 1,
+    )
+    assert steps.take(optimizer.param_groups, optimizer.state) is None
+    assert asked == [True]
+    assert torch.equal(params[0], -params[0].grad)
 
 
 def distance(params, others):
