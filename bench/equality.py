@@ -39,5 +39,7 @@ def different(
 
 def different_bits(a: np.ndarray, b: np.ndarray) -> int:
     """How many elements differ, where -0.0 is not 0.0, and NaN is NaN whatever its payload."""
+    if a.dtype.kind != "f":
+        return int(np.count_nonzero(a != b))
     same = ((a == b) & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
     return int(a.size - np.count_nonzero(same))

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from zdlfast import _rules
+from zdlfast._encoded import EncodedState
 from zdlfast._engine import Kernel, get_tuning, set_tuning
 from zdlfast._optimizer import Optimizer
 from zdlfast._printable import replace_unprintable
@@ -11,6 +14,7 @@ from zdlfast.optimizers import KernelOptimizer
 __all__ = [
     "BOOK",
     "RULES",
+    "arrays",
     "get_tuning",
     "replace_unprintable",
     "set_tuning",
@@ -28,6 +32,11 @@ BOOK: list[str] = [name for name, rule in _rules.RULES.items() if rule.book]
 def slots(rule: str) -> tuple[str, ...]:
     """The names of a rule's state arrays."""
     return _rules.RULES[rule].slots
+
+
+def arrays(state: Any) -> list[np.ndarray]:
+    """The arrays that hold one parameter's state."""
+    return state.arrays() if isinstance(state, EncodedState) else [state]
 
 
 def twin(rule: str) -> Any:

@@ -1,5 +1,6 @@
 """The benchmark: it runs, it saves what it says, and it fails loudly if a bit differs."""
 
+import functools
 import importlib.util
 import io
 import json
@@ -25,6 +26,7 @@ from bench.jobs import (
     compare_builds,
     denormals,
     kernels,
+    lowbit,
     machine,
     models,
     mpi,
@@ -339,6 +341,33 @@ def test_denormals_are_timed_beside_ordinary_state(monkeypatch, tmp_path, capsys
     saved = json.loads((tmp_path / "denormals.json").read_text())["results"]
     assert len(saved) == 2 * (len(BOOK) - 1)  # SGD has no state
     assert all(len(r["times"]) == 6 for r in saved)
+
+
+def test_few_bits_are_timed_beside_float32(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(lowbit, "QUICK_SECONDS", 0.001)
+    monkeypatch.setattr(lowbit, "QUICK_SIZES", [4096])
+    monkeypatch.setattr(lowbit, "PEERS", {})
+    assert bench(monkeypatch, tmp_path, "lowbit") == 0
+    assert "8bit, by chance" in capsys.readouterr().out
+    for result in json.loads((tmp_path / "lowbit.json").read_text())["results"]:
+        assert result["equal"]
+        assert {*lowbit.FORMATS, lowbit.LIMIT} == result["times"].keys()
+        assert result["state_bytes"] == {
+            "float32": 8.0, "bfloat16": 4.0, "8bit": 2.25, "8bit, by chance": 2.25
+        }  # fmt: skip
+
+
+def test_codes_that_differ_are_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(lowbit, "QUICK_SIZES", [4096])
+    monkeypatch.setattr(lowbit, "PEERS", {})
+    # Another seed has another chance.
+    monkeypatch.setattr(
+        lowbit.reference, "Adam", functools.partial(zdlfast.reference.Adam, state_seed=1)
+    )
+    assert bench(monkeypatch, tmp_path, "lowbit") == 1
+    printed = capsys.readouterr().out
+    assert "NOT EQUAL 4,096 elements: bfloat16: m, array 0 differ" in printed
+    assert "NOT EQUAL 4,096 elements: 8bit: " not in printed
 
 
 # ------------------------------------------------------------------ timing
@@ -935,6 +964,8 @@ def test_the_documents_ask_for_files_that_the_jobs_make():
         "models.txt",
         "mpi.txt",
         "peers.txt",
+        "rules.txt",
+        "sklearn.txt",
     ]
     for figure in readme.FIGURES.glob("*.png"):
         assert figure.read_bytes().startswith(PNG)

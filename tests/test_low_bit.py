@@ -386,7 +386,7 @@ def test_a_group_with_nan_or_infinity_is_nan_and_its_neighbours_are_not(signed):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -3.5])
-@pytest.mark.parametrize("random", [None, 0, 0xFFFFFFFF])
+@pytest.mark.parametrize("random", [None, 0, 0xFFFF])
 def test_bfloat16_keeps_what_it_has_whatever_the_chance(value, random):
     encoded = EncodedState.zeros("bfloat16", "f", (512,), True)
     bits = None if random is None else np.full(512, random, np.uint32)
@@ -420,11 +420,16 @@ def test_chance_is_right_on_the_average(format, signed, rng):
 
 def test_random_bits_are_spread_evenly_and_differ_everywhere():
     bits = np.stack([_formats.random_bits(_formats.mixed(key), 64) for key in range(16)])
-    ones = np.array([((bits >> np.uint32(k)) & np.uint32(1)).mean() for k in range(32)])
+    ones = np.array([((bits >> np.uint32(k)) & np.uint32(1)).mean() for k in range(16)])
     assert np.abs(ones - 0.5).max() < 0.005
-    assert np.unique(bits).size > 0.999 * bits.size
-    lines = (bits.reshape(-1, 512).astype(float) - 2**31) / 2**31
-    for other in (np.roll(lines, 1, axis=0), np.roll(lines, 1, axis=1), lines[:, ::-1]):
+    assert bits.max() < 2**16
+    assert np.bincount(bits.ravel() >> 8).min() > 0.8 * bits.size / 256
+    lines = (bits.reshape(-1, 512).astype(float) - 2**15) / 2**15
+    for other in (
+        np.roll(lines, 1, axis=0),
+        np.roll(lines, 1, axis=1),
+        np.roll(lines, 256, axis=1),
+    ):
         assert abs(np.mean(lines * other)) < 0.005
 
 

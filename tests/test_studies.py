@@ -22,6 +22,7 @@ QUICK = {
     "initialization": {"QUICK_STEPS": 20},
     "batchnorm": {"QUICK_EPOCHS": 1},
     "regularization": {"QUICK_EPOCHS": 3},
+    "low_bit_state": {"QUICK_STEPS": 3},
     "hyperparameters": {"QUICK_SIDE": 3, "QUICK_EPOCHS": 1, "FIRST": 4},
 }
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from zdlfast import _old_pickles, _rules  # noqa: F401 - _old_pickles for its effect
+from zdlfast._encoded import EncodedState
 from zdlfast._files import load, save
 from zdlfast._optimizer import LastUpdate, Optimizer
 from zdlfast._threads import from_environment as _from_environment
@@ -28,10 +29,11 @@ if _TYPE_CHECKING:
     from zdlfast import schedules as schedules
     from zdlfast.adapters import patch, patched, unpatch
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     *_rules.PUBLIC,
     "EMA",
+    "EncodedState",
     "LastUpdate",
     "Optimizer",
     "build_info",

@@ -6,6 +6,12 @@
 # multiples of BLOCK elements, wherever these lie.
 
 
+cdef enum:
+    # Bytes of a buffer. One more line, so that no two buffers begin at the same place of a page:
+    # loads would take stores to the one for stores to the other.
+    ROOM = 8 * BLOCK + CACHE_LINE
+
+
 cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Update the elements of an entry from `first` up to `last`."""
     cdef void *data[MAX_ARRAYS]
@@ -62,8 +68,9 @@ cdef inline void fetch(uintptr_t line, Py_ssize_t bytes) noexcept nogil:
 
 
 cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    cdef double[MAX_ARRAYS][BLOCK] buffers
-    cdef double[BLOCK] staged
+    cdef char[(MAX_ARRAYS + 1) * ROOM + CACHE_LINE] memory
+    cdef char *buffers = memory + (-<uintptr_t>memory) % CACHE_LINE
+    cdef void *staged = buffers + MAX_ARRAYS * ROOM
     cdef void *data[MAX_ARRAYS]
     cdef const Group *group = entry.group
     cdef Py_ssize_t n, past = 0
@@ -77,7 +84,7 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
         n = min(<Py_ssize_t>BLOCK - past, last - first)
         past = 0        # from the second one on, blocks begin at a cache line
         for i in range(entry.count):
-            data[i] = decode(entry, i, first, n, <char *>buffers[i])
+            data[i] = decode(entry, i, first, n, buffers + i * ROOM)
         if group.staged:
             kernels.stage(
                 entry.kind, data[0], data[1], staged, n, group.g_scale, group.clip_value,
@@ -86,7 +93,7 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
         group.loop(kind, data, n, group.scalars)
         for i in range(entry.count):
             if i != 1:
-                encode(entry, i, first, n, <char *>buffers[i])
+                encode(entry, i, first, n, buffers + i * ROOM)
         first += n
 
 

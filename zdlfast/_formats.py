@@ -83,7 +83,9 @@ def encode_8bit(
     magnitude = bits & _MAGNITUDE
     factor = top / np.maximum(np.where(finite, scales, np.float32(0)), _LEAST_SCALE)
     scaled = (magnitude.view(np.float32) * factor[:, None] + start).view(np.uint32) - start_bits
-    up = _HALF_CODE if random is None else random.reshape(-1, GROUP) >> np.uint32(13)
+    up: _Bits | np.uint32 = _HALF_CODE
+    if random is not None:  # 16 bits of the 19 below a code, and half of what the last one means
+        up = (random.reshape(-1, GROUP) << np.uint32(3)) + np.uint32(4)
     code = np.minimum((scaled + up) >> _CODE_BITS, last)
     if signed:
         code |= (bits >> np.uint32(24)) & np.uint32(128)
@@ -108,14 +110,10 @@ def encode_bfloat16(x: _Floats, random: _Bits | None = None) -> NDArray[np.uint1
     random : array, optional
         Bits that decide if an element is rounded up; else it is rounded to the nearest.
     """
-    bits, low = x.view(np.uint32), np.uint32(0xFFFF)
+    bits = x.view(np.uint32)
     if random is None:
-        up = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to even
-    else:
-        # 32 random bits are enough for two elements: one in each half of a block.
-        first = random.reshape(-1, BLOCK)[:, : BLOCK // 2]
-        up = np.concatenate([first >> np.uint32(16), first & low], axis=1).reshape(-1)
-    code = (bits + up) >> np.uint32(16)
+        random = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to even
+    code = (bits + random) >> np.uint32(16)
     return np.where(bits & _MAGNITUDE > _INFINITE, _NOT_A_NUMBER >> np.uint32(16), code).astype(
         np.uint16
     )
@@ -135,15 +133,16 @@ def mixed(number: int) -> int:
 
 
 def random_bits(key: int, blocks: int) -> _Bits:
-    """32 random bits for each element of an array of so many blocks.
+    """16 random bits for each element of an array of so many blocks.
 
     They depend on its place alone, so that it does not matter which thread asks for them.
     """
     words = [mixed((key + k) & _64_BITS) & 0xFFFFFFFF for k in range(blocks)]
     keys: _Bits = np.array(words, np.uint32)
-    places: _Bits = np.arange(BLOCK, dtype=np.uint32)
-    x: _Bits = np.add.outer(keys, places).reshape(-1)
-    # The finalizer of MurmurHash3.
+    places: _Bits = np.arange(BLOCK // 2, dtype=np.uint32)
+    x: _Bits = np.add.outer(keys, places)
+    # The finalizer of MurmurHash3. Its 32 bits are enough for an element in each half of a block.
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return x ^ (x >> np.uint32(16))
+    x = x ^ (x >> np.uint32(16))
+    return np.hstack([x >> np.uint32(16), x & np.uint32(0xFFFF)]).reshape(-1)

@@ -7,9 +7,24 @@
 
 cdef enum:
     HALF_CODE = 1 << (CODE_BITS - 1)
+    HALF_CHANCE = 1 << (CODE_BITS - 17)     # half of what a random bit stands for
     MAGNITUDE = 0x7FFFFFFF      # of a float32: all bits but the sign
     INFINITE = 0x7F800000
     NOT_A_NUMBER = 0x7FC00000
+
+# Whether values have signs, and whether they are rounded by chance: types, so that it is decided
+# when it is compiled.
+ctypedef char Unsigned
+ctypedef int Signed
+ctypedef fused Sign:
+    Unsigned
+    Signed
+
+ctypedef char Nearest
+ctypedef int Stochastic
+ctypedef fused Rounding:
+    Nearest
+    Stochastic
 
 cdef union Word:
     float value
@@ -29,7 +44,10 @@ cdef inline float float_of(uint32_t bits) noexcept nogil:
 
 
 cdef inline uint32_t random_bits(uint32_t key, Py_ssize_t i) noexcept nogil:
-    """32 random bits for place `i` of a block: the finalizer of MurmurHash3."""
+    """32 random bits: 16 for place `i` of a block and 16 for that half a block behind it.
+
+    The finalizer of MurmurHash3.
+    """
     cdef uint32_t x = key + <uint32_t>i
     x = (x ^ (x >> 16)) * <uint32_t>0x85EBCA6B
     x = (x ^ (x >> 13)) * <uint32_t>0xC2B2AE35
@@ -38,77 +56,104 @@ cdef inline uint32_t random_bits(uint32_t key, Py_ssize_t i) noexcept nogil:
 
 # ------------------------------------------------------------------ 8 bits
 
-cdef inline float start_of(bint signed) noexcept nogil:
-    return 0.015625 if signed else 0.00006103515625         # 2**-6, 2**-14
+cdef inline float start_of(Sign sign) noexcept nogil:
+    return 0.015625 if Sign is Signed else 0.00006103515625         # 2**-6, 2**-14
 
 
-cdef inline float top_of(bint signed) noexcept nogil:
-    return 3.859375 if signed else 3.87493896484375
+cdef inline float top_of(Sign sign) noexcept nogil:
+    return 3.859375 if Sign is Signed else 3.87493896484375
 
 
 cdef inline float least_scale() noexcept nogil:
     return 7.888609052210118e-31                            # 2**-100
 
 
+cdef inline float from_code(uint32_t code, float factor, Sign sign) noexcept nogil:
+    """The value of a code, which is the upper byte of a word."""
+    cdef float start = start_of(sign)
+    cdef uint32_t upper = 0
+    if Sign is Signed:
+        code, upper = code & 0x7FFFFFFF, code & <uint32_t>0x80000000
+    code = (code >> 24) << CODE_BITS
+    return float_of(upper | bits_of((float_of(code + bits_of(start)) - start) * factor))
+
+
 cdef inline void decode_8bit(
-    const uint32_t *restrict words, const float *restrict scales, float *restrict x, bint signed
+    const uint32_t *restrict words, const float *restrict scales, float *restrict x, Sign sign
 ) noexcept nogil:
     cdef float[GROUPS] factors
-    cdef float start = start_of(signed), factor
-    cdef uint32_t code, sign
-    cdef int group, shift, j
+    cdef float factor0, factor1, factor2, factor3
+    cdef int group, j
     cdef const uint32_t *word
     cdef float *value
     for group in range(GROUPS):
         # NaN stays.
         factors[group] = (
-            least_scale() if scales[group] < least_scale() else scales[group]) / top_of(signed)
-    for group in range(GROUPS):
-        word, value = words + group * GROUP % WORDS, x + group * GROUP
-        factor, shift = factors[group], group * GROUP // WORDS * 8
+            least_scale() if scales[group] < least_scale() else scales[group]) / top_of(sign)
+    for group in range(GROUPS // 4):
+        word, value = words + group * GROUP, x + group * GROUP
+        factor0, factor1 = factors[group], factors[4 + group]
+        factor2, factor3 = factors[8 + group], factors[12 + group]
         for j in range(GROUP):
-            code, sign = (word[j] >> shift) & 255, 0
-            if signed:
-                code, sign = code & 127, (code & 128) << 24
-            value[j] = float_of(sign | bits_of(
-                (float_of((code << CODE_BITS) + bits_of(start)) - start) * factor))
+            value[j] = from_code(word[j] << 24, factor0, sign)
+            value[WORDS + j] = from_code(word[j] << 16, factor1, sign)
+            value[2 * WORDS + j] = from_code(word[j] << 8, factor2, sign)
+            value[3 * WORDS + j] = from_code(word[j], factor3, sign)
+
+
+cdef inline uint32_t to_code(
+    float value, float factor, Sign sign, Rounding rounding, uint32_t random
+) noexcept nogil:
+    """The code of a value, by chance or the nearest one."""
+    cdef uint32_t bits = bits_of(value)
+    cdef int32_t magnitude = <int32_t>(bits & MAGNITUDE), code, least, most
+    code = <int32_t>(
+        bits_of(float_of(<uint32_t>magnitude) * factor + start_of(sign))
+        - bits_of(start_of(sign)))
+    if Rounding is Stochastic:
+        code = (code + <int32_t>(random << (CODE_BITS - 16)) + HALF_CHANCE) >> CODE_BITS
+        # The largest magnitude may have become larger by a digit, and been rounded up.
+        most = 127 if Sign is Signed else 255
+        code = code if code < most else most
+    else:
+        code = (code + HALF_CODE) >> CODE_BITS
+    if Sign is Signed:
+        return <uint32_t>code | ((bits >> 24) & 128)
+    else:
+        least = magnitude if magnitude < 1 else 1
+        return <uint32_t>(code if code > least else least)
 
 
 cdef inline void encode_8bit(
-    float *restrict x, uint32_t *restrict words, float *restrict scales, bint signed,
-    bint stochastic, uint32_t key,
+    float *restrict x, uint32_t *restrict words, float *restrict scales, Sign sign,
+    Rounding rounding, uint32_t key,
 ) noexcept nogil:
     cdef float[GROUPS] factors
-    cdef float start = start_of(signed), factor
-    cdef int32_t magnitude, code, least, most = 127 if signed else 255
-    cdef uint32_t bits, rounding
-    cdef int group, shift, j
+    cdef float factor0, factor1, factor2, factor3
+    cdef uint32_t first = 0, second = 0
+    cdef int group, j
     cdef uint32_t *word
-    cdef float *value
+    cdef const float *value
     find_scales(x, scales)
     for group in range(GROUPS):
         # NaN, which a group of zeros has for a scale now, must not get into its codes.
-        factors[group] = top_of(signed) / (
+        factors[group] = top_of(sign) / (
             scales[group] if scales[group] > least_scale() else least_scale())
-    for group in range(GROUPS):
-        word, value = words + group * GROUP % WORDS, x + group * GROUP
-        factor, shift = factors[group], group * GROUP // WORDS * 8
+    for group in range(GROUPS // 4):
+        word, value = words + group * GROUP, x + group * GROUP
+        factor0, factor1 = factors[group], factors[4 + group]
+        factor2, factor3 = factors[8 + group], factors[12 + group]
         for j in range(GROUP):
-            rounding = HALF_CODE
-            if stochastic:
-                rounding = random_bits(key, group * GROUP + j) >> (32 - CODE_BITS)
-            bits = bits_of(value[j])
-            magnitude = <int32_t>(bits & MAGNITUDE)
-            code = <int32_t>((
-                bits_of(float_of(<uint32_t>magnitude) * factor + start) - bits_of(start) + rounding
-            ) >> CODE_BITS)
-            code = code if code < most else most
-            if signed:
-                code |= <int32_t>(bits >> 24) & 128
-            else:
-                least = magnitude if magnitude < 1 else 1
-                code = code if code > least else least
-            word[j] = (word[j] if shift else 0) | (<uint32_t>code << shift)
+            if Rounding is Stochastic:
+                first = random_bits(key, group * GROUP + j)
+                second = random_bits(key, WORDS + group * GROUP + j)
+            word[j] = (
+                to_code(value[j], factor0, sign, rounding, first >> 16)
+                | to_code(value[WORDS + j], factor1, sign, rounding, second >> 16) << 8
+                | to_code(
+                    value[2 * WORDS + j], factor2, sign, rounding, first & 0xFFFF) << 16
+                | to_code(
+                    value[3 * WORDS + j], factor3, sign, rounding, second & 0xFFFF) << 24)
 
 
 cdef inline void find_scales(float *restrict x, float *restrict scales) noexcept nogil:
@@ -178,9 +223,9 @@ cdef void decode(
     if format == BFLOAT16:
         decode_bfloat16(<const uint16_t *>codes, x, n)
     elif format == SIGNED_8BIT:
-        decode_8bit(<const uint32_t *>codes, scales, x, True)
+        decode_8bit(<const uint32_t *>codes, scales, x, <Signed>0)
     else:
-        decode_8bit(<const uint32_t *>codes, scales, x, False)
+        decode_8bit(<const uint32_t *>codes, scales, x, <Unsigned>0)
     if is_double:
         for j in range(n):
             (<double *>values)[j] = narrow[j]
@@ -205,10 +250,10 @@ cdef void encode(
         encode_bfloat16(x, halves, key)
         memcpy(codes, halves, n * sizeof(uint16_t))
     elif format == SIGNED_8BIT and stochastic:
-        encode_8bit(x, <uint32_t *>codes, scales, True, True, key)
+        encode_8bit(x, <uint32_t *>codes, scales, <Signed>0, <Stochastic>0, key)
     elif format == SIGNED_8BIT:
-        encode_8bit(x, <uint32_t *>codes, scales, True, False, key)
+        encode_8bit(x, <uint32_t *>codes, scales, <Signed>0, <Nearest>0, key)
     elif stochastic:
-        encode_8bit(x, <uint32_t *>codes, scales, False, True, key)
+        encode_8bit(x, <uint32_t *>codes, scales, <Unsigned>0, <Stochastic>0, key)
     else:
-        encode_8bit(x, <uint32_t *>codes, scales, False, False, key)
+        encode_8bit(x, <uint32_t *>codes, scales, <Unsigned>0, <Nearest>0, key)

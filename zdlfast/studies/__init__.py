@@ -15,5 +15,6 @@ STUDIES = {
     "batchnorm": "with and without batch normalization, over 16 scales of initial weights",
     "regularization": "overfitting on 300 images, with and without weight decay and dropout",
     "hyperparameters": "random search, grid search and Bayesian optimization at an equal budget",
+    "low_bit_state": "training with state in 8 bits and in bfloat16, beside float32",
     "bias_correction": "Adam with its bias correction, and with that of the articles' prose",
 }
