@@ -47,20 +47,25 @@ def allocated():
 
 
 def cases(rng):
+    # Keys that nobody else has: others, and other threads, hold a "W" of their own.
     values = rng.standard_normal((4, 70))
     return {
-        "dict": ({"W": values[0], "b": values[1]}, {"W": values[2], "b": values[3]}, None),
+        "dict": (
+            {"its W": values[0], "its b": values[1]},
+            {"its W": values[2], "its b": values[3]},
+            None,
+        ),
         "list": ([values[0], values[1]], [values[2], values[3]], None),
-        "strided": ({"W": values[0][::2]}, {"W": values[1][::2]}, None),
-        "number": ({"x": 1.0}, {"x": 0.5}, None),
-        "by NumPy": ({"W": values[0].astype(np.float16)}, {"W": values[1]}, None),
-        "no gradient": ({"W": values[0], "b": values[1]}, {"W": values[2]}, KeyError),
+        "strided": ({"its W": values[0][::2]}, {"its W": values[1][::2]}, None),
+        "number": ({"its x": 1.0}, {"its x": 0.5}, None),
+        "by NumPy": ({"its W": values[0].astype(np.float16)}, {"its W": values[1]}, None),
+        "no gradient": ({"its W": values[0], "its b": values[1]}, {"its W": values[2]}, KeyError),
         "wrong shape": (
-            {"W": values[0], "b": values[1]},
-            {"W": values[2], "b": np.ones(3)},
+            {"its W": values[0], "its b": values[1]},
+            {"its W": values[2], "its b": np.ones(3)},
             ValueError,
         ),
-        "wrong type": ({"W": values[0]}, {"W": "text"}, TypeError),
+        "wrong type": ({"its W": values[0]}, {"its W": "text"}, TypeError),
     }
 
 
