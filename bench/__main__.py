@@ -55,7 +55,6 @@ PUBLISHED = [
     denormals.main,
     lowbit.main,
     sklearn.main,
-    rules.main,
     mpi.main,
 ]
 

@@ -964,8 +964,6 @@ def test_the_documents_ask_for_files_that_the_jobs_make():
         "models.txt",
         "mpi.txt",
         "peers.txt",
-        "rules.txt",
-        "sklearn.txt",
     ]
     for figure in readme.FIGURES.glob("*.png"):
         assert figure.read_bytes().startswith(PNG)

@@ -12,7 +12,7 @@ from bench import report
 
 HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
-Run the main job and the jobs kernels, models, peers, denormals, sklearn, rules and mpi, and put
+Run the main job and the jobs kernels, models, peers, denormals, lowbit, sklearn and mpi, and put
 their tables and pictures into both READMEs, bench/README.md and docs/mpi.md, so that no figure
 there is typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a
 block of text.
