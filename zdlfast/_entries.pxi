@@ -413,6 +413,9 @@ cdef enum:
     APART = 1024                # bytes from the place of one array in a page to that of the next
     APART_FROM = 65536          # bytes of an array, of which a page is little
 
+# The same for those who make state of another library's.
+STATE_PLACES = (PAGE, APART, APART_FROM)
+
 
 cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
     """What a shared room has to hold for one array of state; 0 if it is not to lie there."""

@@ -13,7 +13,7 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-from zdlfast._engine import Kernel, Plan, TensorSteps
+from zdlfast._engine import STATE_PLACES, Kernel, Plan, TensorSteps
 
 #: A parameter, and the group of options that it is in.
 Member = tuple[dict[str, Any], torch.Tensor]
@@ -209,8 +209,7 @@ def _check_memory(*tensors: Any) -> None:
             )
 
 
-# In bytes.
-_PAGE, _APART, _APART_FROM = 4096, 1024, 65536
+_PAGE, _APART, _APART_FROM = STATE_PLACES
 
 _TYPES = (torch.nn.Parameter, torch.Tensor)
 _EXPECTED = "dense float32 or float64 tensors on the CPU, with gradients of the same dtype"
