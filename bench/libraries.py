@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,11 @@ def arrays(elements: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(8)
     p = rng.standard_normal(elements, np.float32).astype(dtype, copy=False)
     return p, rng.standard_normal(elements, np.float32).astype(dtype, copy=False)
+
+
+def packages_of(libraries: Mapping[str, tuple[Any, list[str]]]) -> list[str]:
+    """The packages that these libraries come in."""
+    return sorted({package for _, packages in libraries.values() for package in packages})
 
 
 def start(name: str, threads: int, module: str = "bench.libraries") -> worker.Worker:

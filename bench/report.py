@@ -4,7 +4,7 @@ import argparse
 import json
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from importlib.metadata import PackageNotFoundError, version
@@ -189,6 +189,18 @@ def versions(packages: list[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def tables_by_threads(
+    results: Iterable[Any], counts: Iterable[int], *makes: Callable[[list[Any]], Table]
+) -> list[Table]:
+    """What each of `makes` shows of the results with each number of threads, if there are any."""
+    return [
+        make(of_count)
+        for count in counts
+        if (of_count := [result for result in results if result.threads == count])
+        for make in makes
+    ]
 
 
 def times_record(times: dict[str, list[float]]) -> dict[str, Any]:

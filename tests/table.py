@@ -126,6 +126,28 @@ def keys_of(container):
     return container.keys() if hasattr(container, "keys") else range(len(container))
 
 
+def both(rule, options):
+    """The optimizers of both twins, with these options beside those of the table."""
+    options = {**rule.options, **options}
+    return rule.fast(**options), rule.numpy(**options)
+
+
+def copies(params):
+    """The parameters again, as arrays that lie in the same order."""
+    return {key: np.array(value, order="K") for key, value in params.items()}
+
+
+def odd_beside_usual(rng, n):
+    """Parameters, or gradients, of which kernels take the first and the last, of `n` elements."""
+    return {
+        "usual": rng.standard_normal(5000),
+        "half": rng.standard_normal(9).astype("f2"),
+        "number": float(rng.standard_normal()),
+        "scalar": np.float32(rng.standard_normal()),
+        "again": rng.standard_normal(n).astype("f4"),
+    }
+
+
 def assert_same_bits(actual, expected, what=""):
     """Equal values, dtypes and shapes; NaN equals NaN whatever its payload, -0.0 is not 0.0.
 

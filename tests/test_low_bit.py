@@ -4,7 +4,16 @@ import copy
 
 import numpy as np
 import pytest
-from table import RULES, assert_same_bits, assert_same_run, kept, keys_of
+from table import (
+    RULES,
+    assert_same_bits,
+    assert_same_run,
+    both,
+    copies,
+    kept,
+    keys_of,
+    odd_beside_usual,
+)
 
 import zdlfast
 from zdlfast import _engine, _formats, reference
@@ -36,14 +45,6 @@ def options(request):
 
 def draw(rng, dtype, sizes=SIZES):
     return {f"p{n}": rng.standard_normal(n).astype(dtype) for n in sizes}
-
-
-def copies(params):
-    return {key: np.array(value, order="K") for key, value in params.items()}
-
-
-def both(rule, options):
-    return rule.fast(**rule.options, **options), rule.numpy(**rule.options, **options)
 
 
 def still(make, **options):
@@ -228,20 +229,11 @@ def test_any_memory_layout_has_the_bits_of_contiguous_memory(rule, options, rng)
 def test_odd_entries_beside_usual_ones(rule, options, rng):
     """What kernels do not take is encoded by NumPy, and what is no array of floats is not."""
 
-    def params():
-        return {
-            "usual": rng.standard_normal(5000),
-            "half": rng.standard_normal(9).astype("f2"),
-            "number": float(rng.standard_normal()),
-            "scalar": np.float32(rng.standard_normal()),
-            "again": rng.standard_normal(700).astype("f4"),
-        }
-
     fast, numpy = both(rule, options)
-    ours = params()
+    ours = odd_beside_usual(rng, 700)
     theirs = copies(ours) | {"number": ours["number"], "scalar": ours["scalar"]}
     for _ in range(3):
-        grads = params() | {"again": rng.integers(-3, 4, 700)}
+        grads = odd_beside_usual(rng, 700) | {"again": rng.integers(-3, 4, 700)}
         fast.update(ours, grads)
         numpy.update(theirs, grads)
         assert_same_run(fast, numpy, ours, theirs)

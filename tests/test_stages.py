@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from table import assert_same_bits, assert_same_run
+from table import assert_same_bits, assert_same_run, both, copies, odd_beside_usual
 
 import zdlfast
 
@@ -44,15 +44,6 @@ def options(request):
 
 def draw(rng, dtype, sizes=SIZES, scale=1.0):
     return {f"p{n}": (scale * rng.standard_normal(n)).astype(dtype) for n in sizes}
-
-
-def copies(params):
-    return {key: np.array(value, order="K") for key, value in params.items()}
-
-
-def both(rule, options):
-    options = {**rule.options, **options}
-    return rule.fast(**options), rule.numpy(**options)
 
 
 def assert_equal_training(rule, options, params, gradients):
@@ -99,20 +90,11 @@ def test_the_bits_are_those_of_numpy_in_any_memory_layout(rule, options, rng):
 
 
 def test_odd_entries_beside_usual_ones(rule, options, rng):
-    def params():
-        return {
-            "usual": rng.standard_normal(5000),
-            "half": rng.standard_normal(9).astype("f2"),
-            "number": float(rng.standard_normal()),
-            "scalar": np.float32(rng.standard_normal()),
-            "again": rng.standard_normal(70).astype("f4"),
-        }
-
     fast, numpy = both(rule, options)
-    ours = params()
+    ours = odd_beside_usual(rng, 70)
     theirs = copies(ours) | {"number": ours["number"], "scalar": ours["scalar"]}
     for _ in range(3):
-        grads = params()
+        grads = odd_beside_usual(rng, 70)
         fast.update(ours, grads)
         numpy.update(theirs, grads)
         assert fast.last == numpy.last

@@ -7,6 +7,7 @@ import importlib
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,9 @@ class Rule:
 _MEANS = {"lr": UNBOUNDED, "beta1": FRACTION, "beta2": FRACTION}
 _ADAM = {**_MEANS, "eps": UNBOUNDED}
 _BOUND = {**_MEANS, "final_lr": UNBOUNDED, "gamma": FRACTION, "eps": UNBOUNDED}
+
+# One that an adapter alone needs.
+_for_adapter = partial(Rule, book=False, public=False)
 
 #: By name: the book's in its order, then others.
 RULES = {
@@ -160,83 +164,65 @@ RULES = {
             exact=("d",),
             book=False,
         ),
-        Rule(
+        _for_adapter(
             "SklearnAdam",
             _ADAM,
             ("m", "v"),
             "iter",
             positive=("v",),
-            book=False,
-            public=False,
             other_loop="sklearnadam_numpy1" if np.__version__.startswith("1.") else "",
         ),
-        Rule(
+        _for_adapter(
             "SklearnNesterov",
             {"lr": UNBOUNDED, "momentum": FRACTION},
             ("v",),
-            book=False,
-            public=False,
         ),
-        Rule(
+        _for_adapter(
             "TorchMomentum",
             {"lr": UNBOUNDED, "momentum": FRACTION, "dampening": UNBOUNDED},
             ("b",),
             "iter",
-            book=False,
-            public=False,
         ),
-        Rule(
+        _for_adapter(
             "TorchNesterov",
             {"lr": UNBOUNDED, "momentum": FRACTION, "dampening": UNBOUNDED},
             ("b",),
             "iter",
-            book=False,
-            public=False,
         ),
-        Rule(
+        _for_adapter(
             "TorchAdagrad",
             {"lr": UNBOUNDED, "lr_decay": UNBOUNDED, "eps": UNBOUNDED},
             ("h",),
             "iter",
             positive=("h",),
-            book=False,
-            public=False,
         ),
-        Rule(
+        _for_adapter(
             "TorchRMSpropMomentum",
             {"lr": UNBOUNDED, "alpha": FRACTION, "momentum": FRACTION, "eps": UNBOUNDED},
             ("v", "b"),
             positive=("v",),
-            book=False,
-            public=False,
         ),
-        Rule(
+        _for_adapter(
             "TorchRMSpropCentered",
             {"lr": UNBOUNDED, "alpha": FRACTION, "eps": UNBOUNDED},
             ("v", "a"),
             positive=("v",),
             exact=("v", "a"),
-            book=False,
-            public=False,
         ),
-        Rule(
+        _for_adapter(
             "TorchRMSpropCenteredMomentum",
             {"lr": UNBOUNDED, "alpha": FRACTION, "momentum": FRACTION, "eps": UNBOUNDED},
             ("v", "a", "b"),
             positive=("v",),
             exact=("v", "a"),
-            book=False,
-            public=False,
         ),
-        Rule(
+        _for_adapter(
             "TorchNAdam",
             {**_MEANS, "momentum_decay": UNBOUNDED, "eps": UNBOUNDED},
             ("m", "v"),
             "iter",
             {"mu_product": ("beta1", "momentum_decay")},
             positive=("v",),
-            book=False,
-            public=False,
         ),
     )
 }

@@ -14,7 +14,7 @@ from rich.table import Table
 import zdlfast
 from bench import allocator, internals, report
 from bench.equality import different
-from bench.libraries import arrays, started
+from bench.libraries import arrays, packages_of, started
 from bench.low_bit_libraries import PEERS
 from bench.timing import Run, Timed, interleave, median
 from bench.updates import thread_counts
@@ -103,13 +103,9 @@ def main(options: argparse.Namespace, console: Console) -> int:
         lambda step: measure_all(sizes, seconds, step, console),
     )
     timed = [r for r in results if r.times]
-    tables = [
-        table(of_count)
-        for count in counts
-        if (of_count := [r for r in timed if r.threads == count])
-    ]
-    packages = sorted({package for _, packages in PEERS.values() for package in packages})
-    settings = {"sizes": sizes, "seconds": seconds, "versions": report.versions(packages)}
+    tables = report.tables_by_threads(timed, counts, table)
+    versions = report.versions(packages_of(PEERS))
+    settings = {"sizes": sizes, "seconds": seconds, "versions": versions}
     records = [r.record() for r in results]
     report.publish(console, options.out, "lowbit", tables, {}, records, settings, complete)
     different = {f"{r.elements:,} elements": r.differences for r in results if r.differences}

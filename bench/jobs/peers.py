@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import plots, report
-from bench.libraries import CHECKED_STEPS, LR, PEERS, started
+from bench.libraries import CHECKED_STEPS, LR, PEERS, packages_of, started
 from bench.plots import BLUE, LIBRARIES
 from bench.timing import interleave, median
 from bench.updates import thread_counts
@@ -101,14 +101,10 @@ def main(options: argparse.Namespace, console: Console) -> int:
         lambda step: measure_all(sizes, dtype, seconds, step, console),
     )
     results = [r for r in results if OURS in r.times]
-    tables = [
-        table(of_count)
-        for count in counts
-        if (of_count := [r for r in results if r.threads == count])
-    ]
+    tables = report.tables_by_threads(results, counts, table)
     pictures = {"peers.png": partial(draw, results=results)} if results else {}
-    packages = sorted({package for _, packages in PEERS.values() for package in packages})
-    settings = {"sizes": sizes, "seconds": seconds, "versions": report.versions(packages)}
+    versions = report.versions(packages_of(PEERS))
+    settings = {"sizes": sizes, "seconds": seconds, "versions": versions}
     records = [r.record() for r in results]
     report.publish(console, options.out, "peers", tables, pictures, records, settings, complete)
     different = {name: [line] for r in results for name, line in r.differences.items()}

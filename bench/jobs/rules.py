@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bench import plots, report
 from bench.internals import RULES
-from bench.libraries import started
+from bench.libraries import packages_of, started
 from bench.rule_libraries import LIBRARIES
 from bench.timing import interleave, median
 from bench.updates import thread_counts
@@ -92,10 +92,11 @@ def main(options: argparse.Namespace, console: Console) -> int:
         lambda step: measure_all(sizes, seconds, step, console),
     )
     timed = [r for r in results if OURS in r.times]
-    tables = [table(of_count) for count in counts if (of_count := _of_count(timed, count))]
-    pictures = {"rules.png": partial(draw, results=_of_count(timed, counts[-1]))} if timed else {}
-    packages = sorted({package for _, packages in LIBRARIES.values() for package in packages})
-    settings = {"sizes": sizes, "seconds": seconds, "versions": report.versions(packages)}
+    tables = report.tables_by_threads(timed, counts, table)
+    on_all = [r for r in timed if r.threads == counts[-1]]
+    pictures = {"rules.png": partial(draw, results=on_all)} if timed else {}
+    versions = report.versions(packages_of(LIBRARIES))
+    settings = {"sizes": sizes, "seconds": seconds, "versions": versions}
     records = [r.record() for r in results]
     report.publish(console, options.out, "rules", tables, pictures, records, settings, complete)
     different = {f"{r.rule}, {r.name}": r.differences for r in results if r.differences}
@@ -105,10 +106,6 @@ def main(options: argparse.Namespace, console: Console) -> int:
         complete,
         "All weights: zdlfast's equal to NumPy's bit for bit, the others' by 1% of a step.",
     )
-
-
-def _of_count(results: list[Result], threads: int) -> list[Result]:
-    return [r for r in results if r.threads == threads]
 
 
 def measure_all(

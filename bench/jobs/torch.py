@@ -131,12 +131,7 @@ def main(options: argparse.Namespace, console: Console) -> int:
     finally:
         torch.set_num_threads(before)
     timed = [result for result in results if result.step]
-    tables = [
-        make(of_count)
-        for count in counts
-        if (of_count := [result for result in timed if result.threads == count])
-        for make in (step_table, loop_table)
-    ]
+    tables = report.tables_by_threads(timed, counts, step_table, loop_table)
     records = [
         {
             "case": {"name": r.name, "threads": r.threads, "what": what},
