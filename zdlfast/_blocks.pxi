@@ -120,11 +120,18 @@ cdef inline void encode(
     if format_of(entry, i) != FULL:
         kernels.encode(
             entry.coding.format[i], itemsize(entry, 0) == 8, buffer, codes_of(entry, i, first),
-            scales_of(entry, i, first), n, group.stochastic,
-            <uint32_t>mixed(mixed(group.key + <uint64_t>(i - 1)) + <uint64_t>(first // BLOCK)))
+            scales_of(entry, i, first), n, group.stochastic, chance_key(entry, i, first))
         return
     if entry.strides != NULL and not entry.strides.is_contiguous[i]:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, False)
+
+
+cdef inline uint32_t chance_key(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
+    """What the random bits of a block depend on; 0 if nothing is left to chance."""
+    if entry.coding.format[i] != BFLOAT16 and not entry.group.stochastic:
+        return 0
+    return <uint32_t>mixed(
+        mixed(entry.group.key + <uint64_t>(i - 1)) + <uint64_t>(first // BLOCK))
 
 
 cdef inline char *codes_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
