@@ -250,8 +250,7 @@ cdef class OnKernels(Locked):
         """Compute the numbers of step `t`."""
         cdef Kernel kernel = self.kernel
         self.groups.fill(self, &table[kernel.row], options, kernel.lr, t, numbers)
-        if self.groups.encodes:
-            self.groups.set_keys(t if kernel.counter is not None else <double>self._updates + 1.0)
+        self.groups.set_keys(t if kernel.counter is not None else <double>self._updates + 1.0)
         self.coming.what, self.coming.has_norm, self.coming.rate = APPLIED, False, 1.0
         self.coming_key = None
         self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
@@ -686,7 +685,7 @@ cdef class Batch:
     cdef int make_encoded(self, Entry *entry, int i) except -1:
         """Put state into the format that it has to have, or out of one."""
         cdef int wanted = wanted_format(entry, i)
-        cdef str name = "bfloat16" if wanted == BFLOAT16 else "8bit"
+        cdef object name = formats[wanted]
         cdef bint signed = self.optimizer.kernel.slots[i - 2] not in self.optimizer._positive
         cdef object state, param = <object>entry.values[0]
         if entry.values[i] == NULL:
@@ -694,11 +693,7 @@ cdef class Batch:
         elif format_of(entry, i) == wanted:
             return 0
         else:
-            state = <object>entry.values[i]
-            if format_of(entry, i) != FULL:
-                state = state.numpy()
-            if wanted != FULL:
-                state = EncodedState.of(state, name, signed)
+            state = in_format(<object>entry.values[i], name, signed, param)
         Py_XDECREF(entry.values[i])
         Py_INCREF(<PyObject *>state)
         entry.values[i] = <PyObject *>state
