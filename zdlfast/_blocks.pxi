@@ -119,13 +119,13 @@ cdef void read_bfloat16(
     const Entry *entry, const Strides *strides, int place, int i, Py_ssize_t first, Py_ssize_t n,
     char *buffer,
 ) noexcept nogil:
-    """A block of array `i` of bfloat16, in float32; `place` is its own among the strides."""
+    """A block of array `i` of bfloat16, as the loop takes it; `place` is its own of the strides."""
     cdef uint16_t[BLOCK] halves
     cdef const void *codes = entry.data[i] + 2 * first
     if strides != NULL and not strides.is_contiguous[place]:
         copy_block(strides, place, entry.data[i], first, n, <char *>halves, True)
         codes = halves
-    kernels.decode(BFLOAT16, False, codes, NULL, buffer, n)
+    kernels.decode(BFLOAT16, i != 1 and entry.kind & PARAM_DOUBLE, codes, NULL, buffer, n)
 
 
 cdef inline void encode(
@@ -134,20 +134,21 @@ cdef inline void encode(
     """Put a block back that was decoded into the buffer."""
     cdef const Group *group = entry.group
     cdef uint16_t[BLOCK] halves
+    cdef void *codes = halves
+    cdef bint scattered
     if format_of(entry, i) != FULL:
         kernels.encode(
             entry.coding.format[i], itemsize(entry, 0) == 8, buffer, codes_of(entry, i, first),
             scales_of(entry, i, first), n, by_chance(entry, i), block_key(entry, i, first))
         return
     if is_bfloat16(entry, i):
-        if entry.strides == NULL or entry.strides.is_contiguous[i]:
-            kernels.encode(
-                BFLOAT16, False, buffer, entry.data[i] + 2 * first, NULL, n, by_chance(entry, i),
-                block_key(entry, i, first))
-        else:
-            kernels.encode(
-                BFLOAT16, False, buffer, halves, NULL, n, by_chance(entry, i),
-                block_key(entry, i, first))
+        scattered = entry.strides != NULL and not entry.strides.is_contiguous[i]
+        if not scattered:
+            codes = entry.data[i] + 2 * first
+        kernels.encode(
+            BFLOAT16, entry.kind & PARAM_DOUBLE, buffer, codes, NULL, n, by_chance(entry, i),
+            block_key(entry, i, first))
+        if scattered:
             copy_block(entry.strides, i, entry.data[i], first, n, <char *>halves, False)
         return
     if entry.strides != NULL and not entry.strides.is_contiguous[i]:
@@ -176,6 +177,8 @@ cdef inline char *codes_of(const Entry *entry, int i, Py_ssize_t first) noexcept
 
 cdef inline float *scales_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
     """Its scales, from those of element `first` on; NULL if there are none."""
-    if entry.coding.scales[i] == NULL:
+    if entry.coding.format[i] == BFLOAT16:
         return NULL
+    if entry.read != NULL:      # they lie behind the codes
+        return <float *>(entry.data[i] + blocks_of(entry.n) * BLOCK) + first // GROUP
     return <float *>PyArray_BYTES(<PyArrayObject *>entry.coding.scales[i]) + first // GROUP

@@ -172,7 +172,8 @@ cdef extern from *:
 
 # How a tensor of another library is read.
 cdef extern from "_dlpack.h":
-    enum: ZDL_DLPACK_MAJOR, ZDL_DLPACK_CPU, ZDL_DLPACK_FLOAT
+    enum: ZDL_DLPACK_MAJOR, ZDL_DLPACK_CPU
+    enum: ZDL_DLPACK_UINT, ZDL_DLPACK_FLOAT, ZDL_DLPACK_BFLOAT
     ctypedef struct Tensor "struct zdl_tensor":
         void *data
         int device_type

@@ -395,6 +395,13 @@ cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept n
         found_bounds(entry, i, &extent.low, &extent.high)
         extent.written = i != 1
         return entry.n > 0
+    if entry.read != NULL:
+        if i >= entry.count:
+            return False        # a tensor has its scales with its codes
+        extent.low = <uintptr_t>entry.data[i]
+        extent.high = extent.low + packed_bytes(entry.n)
+        extent.written = True
+        return entry.n > 0
     array = memory_of(entry, i)
     if array == NULL or not PyArray_Check(<PyObject *>array):
         return False

@@ -48,6 +48,14 @@ cdef int mark_bfloat16(Entry *entry, int i) except -1:
     return 0
 
 
+cdef int set_format(Entry *entry, int i, int format) except -1:
+    """Note that array `i` of an entry is encoded."""
+    if entry.coding == NULL:
+        entry.coding = new_coding()
+    entry.coding.format[i] = format
+    return 0
+
+
 cdef int find_codes(Coding *coding, int i, encoded) except -1:
     cdef object codes = encoded.codes, scales = encoded.scales
     coding.format[i] = SIGNED_8BIT if encoded.signed else UNSIGNED_8BIT
@@ -75,11 +83,20 @@ cdef void free_coding(Coding *coding) noexcept:
 
 cdef inline bint is_whole(const Coding *coding, int i, Py_ssize_t n) noexcept:
     """Whether codes and scales are those of `n` elements."""
-    cdef Py_ssize_t blocks = (n + BLOCK - 1) // BLOCK
     if coding.format[i] == BFLOAT16:
         return is_memory(coding.codes[i], NPY_UINT16, n)
-    return is_memory(coding.codes[i], NPY_UINT8, blocks * BLOCK) and is_memory(
-        coding.scales[i], NPY_FLOAT, blocks * GROUPS)
+    return is_memory(coding.codes[i], NPY_UINT8, blocks_of(n) * BLOCK) and is_memory(
+        coding.scales[i], NPY_FLOAT, blocks_of(n) * GROUPS)
+
+
+cdef inline Py_ssize_t blocks_of(Py_ssize_t n) noexcept nogil:
+    """How many blocks `n` elements take."""
+    return (n + BLOCK - 1) // BLOCK
+
+
+cdef inline Py_ssize_t packed_bytes(Py_ssize_t n) noexcept nogil:
+    """Those of a tensor with state in 8 bits: the codes of all blocks, and behind them the scales."""
+    return blocks_of(n) * (BLOCK + GROUPS * <Py_ssize_t>sizeof(float))
 
 
 cdef inline bint is_memory(PyObject *value, int kind, Py_ssize_t n) noexcept:

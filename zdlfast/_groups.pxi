@@ -128,7 +128,7 @@ cdef class Groups:
 
     cdef void set_keys(self, double step) noexcept:
         """Let the chance of rounding be that of a step."""
-        cdef uint64_t key = mixed(mixed(self.seed) + <uint64_t>fmod(step, 2.0**64))
+        cdef uint64_t key = step_key(self.seed, step)
         cdef Py_ssize_t k
         for k in range(self.count):
             self.array[k].key = key
@@ -159,6 +159,11 @@ cdef class Groups:
         if found == NULL:
             return NULL
         return &self.array[<Py_ssize_t><object>found]
+
+
+cdef inline uint64_t step_key(uint64_t seed, double step) noexcept nogil:
+    """What the chance of one step depends on."""
+    return mixed(mixed(seed) + <uint64_t>(step if step < 2.0**64 else fmod(step, 2.0**64)))
 
 
 cdef int learn_formats(Group *group, optimizer, dict given) except -1:

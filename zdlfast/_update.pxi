@@ -493,16 +493,16 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
 
 cdef int check_tensors_again(const Entry *entry) except -1:
     cdef Tensor tensor
-    cdef Py_ssize_t n
+    cdef Py_ssize_t n, expected
     cdef int i, axis
     for i in range(entry.count):
-        n = 1
+        n, expected = 1, entry.n if format_of(entry, i) == FULL else packed_bytes(entry.n)
         if entry.read(entry.values[i], &tensor) != 0:
             PyErr_Clear()
             n = -1
         for axis in range(tensor.ndim if n > 0 else 0):
             n *= tensor.shape[axis]
-        if n != entry.n or <char *>tensor.data + tensor.byte_offset != entry.data[i]:
+        if n != expected or <char *>tensor.data + tensor.byte_offset != entry.data[i]:
             raise RuntimeError("a tensor was resized or given other memory during a step")
     return 0
 
