@@ -26,7 +26,7 @@ cdef class Kernel:
     cdef int row
     cdef int lr             # the place of the learning rate among the options, or -1
     cdef readonly tuple options, slots, numbers
-    cdef readonly str counter
+    cdef readonly str rule, counter
 
     def __init__(
         self, str rule, tuple options, tuple slots, str counter=None, tuple numbers=(),
@@ -52,7 +52,7 @@ cdef class Kernel:
                 f"rule {rule!r} takes {takes} options, slots and numbers, got {options}, {slots} "
                 f"and {numbers}"
             )
-        self.options, self.slots, self.counter = options, slots, counter
+        self.rule, self.options, self.slots, self.counter = rule, options, slots, counter
         self.numbers, self.lr = numbers, options.index("lr") if "lr" in options else -1
 
 

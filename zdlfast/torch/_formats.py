@@ -6,6 +6,7 @@ the scales. Plain tensors are what ``torch.save`` and ``torch.load`` take withou
 
 from __future__ import annotations  # documents are built without torch, too
 
+from itertools import chain
 from typing import Any, TypedDict
 
 import numpy as np
@@ -13,16 +14,14 @@ import torch
 
 from zdlfast import _formats as formats
 from zdlfast._encoded import EncodedState
+from zdlfast._engine import Kernel
 from zdlfast._options import CHECKS, Rounding, StateFormat
+from zdlfast._rules import RULES
 
 #: The options that say how state is kept.
 OPTIONS = ("state", "state_min_size", "state_rounding")
 
-# State that is never negative, and what is a part of the parameter.
-_POSITIVE = (
-    "acc_delta", "exp_avg_sq", "exp_avg_var", "exp_inf", "max_exp_avg_sq", "square_avg", "sum",
-)  # fmt: skip
-_EXACT = ("z_minus_y",)
+_ROWS = {row.loop: row for row in RULES.values()}
 
 
 class StateOptions(TypedDict, total=False):
@@ -34,26 +33,31 @@ class StateOptions(TypedDict, total=False):
 
 
 class Keeping:
-    """How the state of a group is kept, for the engine.
+    """How the state of a group is kept. The engine reads its attributes as those of an optimizer.
 
     Parameters
     ----------
     group : dict
         Its options.
-    slots : tuple of str
-        The names of its state.
+    kernel : Kernel
+        What computes it.
     """
 
-    _positive, _exact = _POSITIVE, _EXACT
     state: StateFormat | None = None
     state_min_size: int = 4096
     state_rounding: Rounding = "nearest"
 
-    def __init__(self, group: dict[str, Any], slots: tuple[str, ...]) -> None:
-        self._slots = slots
+    def __init__(self, group: dict[str, Any], kernel: Kernel) -> None:
         for name in OPTIONS:
             if name in group:
                 setattr(self, name, CHECKS[name](name, group[name]))
+        # A flag adds slots behind those of its rule.
+        row = _ROWS[kernel.rule.partition("_")[0]]
+        slots = (*row.slots, *chain.from_iterable(row.flags.values()))
+        names = dict(zip(slots, kernel.slots, strict=False))
+        self._slots = kernel.slots
+        self._positive = [names[slot] for slot in row.positive if slot in names]
+        self._exact = [names[slot] for slot in row.exact]
 
     def uses_chance(self, param: torch.Tensor) -> bool:
         """Whether something of a parameter's is rounded by chance."""
@@ -66,32 +70,29 @@ class Keeping:
     def converted(self, name: str, value: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
         """State of a parameter as it has to be kept; `value` is in whatever format."""
         wanted = self.state
-        if name in _EXACT or param.numel() < self.state_min_size:
+        if name in self._exact or param.numel() < self.state_min_size:
             wanted = None
         if _format_of(value, param) == wanted:
             return value
-        value = decoded(name, value, param)
+        value = self.decoded(name, value, param)
         if wanted is None:
             return value
         single = value.to(torch.float32)
         if wanted == "bfloat16":
             return single.to(torch.bfloat16)
-        encoded = EncodedState.of(single.contiguous().numpy(), "8bit", name not in _POSITIVE)
+        signed = name not in self._positive
+        encoded = EncodedState.of(single.contiguous().numpy(), "8bit", signed)
         return torch.from_numpy(np.concatenate([part.view(np.uint8) for part in encoded.arrays()]))
 
-
-def decoded(name: str, value: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
-    """State of a parameter in its own dtype."""
-    format = _format_of(value, param)
-    if format == "8bit":
-        parts = value.numpy()
-        codes, scales = np.split(parts, [parts.size - parts.size // 9])
-        signed = name not in _POSITIVE
-        encoded = EncodedState(
-            "8bit", np.float32, tuple(param.shape), signed, codes, scales.view(np.float32)
-        )
+    def decoded(self, name: str, value: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+        """State of a parameter in its own dtype."""
+        format = _format_of(value, param)
+        if format != "8bit":
+            return value if format is None else value.to(param.dtype)
+        codes, scales = np.split(value.numpy(), [formats.blocks_of(param.numel()) * formats.BLOCK])
+        signed, shape = name not in self._positive, tuple(param.shape)
+        encoded = EncodedState("8bit", np.float32, shape, signed, codes, scales.view(np.float32))
         return torch.empty_like(param).copy_(torch.from_numpy(encoded.numpy()))
-    return value if format is None else value.to(param.dtype)
 
 
 def _format_of(value: torch.Tensor, param: torch.Tensor) -> str | None:

@@ -14,6 +14,7 @@ from torch.optim.optimizer import (
 )
 
 from zdlfast._engine import STATE_PLACES, Kernel, Plan, TensorSteps
+from zdlfast._options import CHECKS
 from zdlfast.torch import _formats as formats
 
 #: A parameter, and the group of options that it is in.
@@ -41,7 +42,8 @@ class KernelOptimizer(Optimizer):
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
         kept = {name: options.pop(name) for name in formats.OPTIONS if name in options}
-        formats.Keeping(kept, ())  # checks them
+        for name, value in kept.items():
+            kept[name] = CHECKS[name](name, value)
         super().__init__(params, *args, **options)
         self.defaults.update(kept)
         self._complete()
@@ -167,7 +169,7 @@ class KernelOptimizer(Optimizer):
             maximize=group["maximize"],
             own_decay=self._own_decay,
             wide=self._kernel_wide,
-            keeping=formats.Keeping(group, kernel.slots),
+            keeping=formats.Keeping(group, kernel),
         )
 
     def _kernel_for(self, group: dict[str, Any]) -> Kernel:
@@ -177,7 +179,7 @@ class KernelOptimizer(Optimizer):
     def _new_state(self, group: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
         """The state of a parameter before its first step, or that which it has in another format."""
         kernel = self._kernel_for(group)
-        keeping = formats.Keeping(group, kernel.slots)
+        keeping = formats.Keeping(group, kernel)
         held = self.state.get(param, {})
         state: dict[str, Any] = {}
         if kernel.counter is None and "step" not in held and keeping.uses_chance(param):
@@ -195,10 +197,11 @@ class KernelOptimizer(Optimizer):
 
     def _decode(self, group: dict[str, Any], param: torch.Tensor) -> None:
         """Put state into the parameter's dtype, as torch's own implementation takes it."""
-        held = self.state.get(param, {})
-        for name in self._kernel_for(group).slots:
+        held, kernel = self.state.get(param, {}), self._kernel_for(group)
+        keeping = formats.Keeping(group, kernel)
+        for name in kernel.slots:
             if isinstance(held.get(name), torch.Tensor):
-                held[name] = formats.decoded(name, held[name], param)
+                held[name] = keeping.decoded(name, held[name], param)
 
     def _new_number(self, group: dict[str, Any], name: str) -> Any:
         return zero()
