@@ -137,9 +137,7 @@ def layouts(rng, dtype, folder):
 @pytest.mark.usefixtures("kernels_alone")
 @pytest.mark.each_kind
 @pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
-def test_any_memory_layout_has_the_bits_of_contiguous_memory(
-    rule, options, rng, dtypes, tmp_path
-):
+def test_any_memory_layout_has_the_bits_of_contiguous_memory(rule, options, rng, dtypes, tmp_path):
     options = {**options, "clip_norm": 1.0}
     fast, numpy = both(rule, options)
     plain, _ = both(rule, options)
@@ -221,7 +219,7 @@ def test_tied_and_overlapping_parameters_are_updated_in_turn(rule, options, rng)
 def test_lists_and_frozen_parameters(rule, options, rng):
     frozen = {"overrides": {1: {"frozen": True}}}
     fast, numpy = both(rule, {**options, **frozen})
-    ours = [value for value in draw(rng, bfloat16, [600, 700, 3]).values()]
+    ours = list(draw(rng, bfloat16, [600, 700, 3]).values())
     theirs = [value.copy() for value in ours]
     for step in range(3):
         if step == 2:

@@ -1,7 +1,7 @@
 """Arrays of bfloat16: a dtype that another package, ml_dtypes, adds to NumPy's.
 
-A rule computes in float32: it takes what such an array stands for, and its results are rounded when
-they are put back.
+A rule computes in float32: it takes what such an array stands for, and its results are rounded
+when they are put back.
 """
 
 from typing import Any
@@ -37,7 +37,8 @@ def bfloat16() -> np.dtype[Any]:
         raise ModuleNotFoundError(
             f"arrays of bfloat16 need the package ml_dtypes: {error}"
         ) from None
-    return np.dtype(bfloat16)
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype
 
 
 def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -119,7 +119,7 @@ cdef void read_bfloat16(
     const Entry *entry, const Strides *strides, int place, int i, Py_ssize_t first, Py_ssize_t n,
     char *buffer,
 ) noexcept nogil:
-    """A block of array `i` of bfloat16, as the loop takes it; `place` is its own of the strides."""
+    """A block of array `i` of bfloat16, as the loop takes it; `place` is its own in `strides`."""
     cdef uint16_t[BLOCK] halves
     cdef const void *codes = entry.data[i] + 2 * first
     if strides != NULL and not strides.is_contiguous[place]:

@@ -274,12 +274,12 @@ class Encoding:
             0 for the parameter, which is rounded to the nearest if nobody asks for chance; from 1
             on for the slots of its rule, which are rounded by chance in bfloat16.
         """
+        format = held.format if isinstance(held, EncodedState) else "bfloat16"
         random = None
-        encoded = isinstance(held, EncodedState)
-        if self.stochastic or (place > 0 and not (encoded and held.format == "8bit")):
+        if self.stochastic or (place > 0 and format == "bfloat16"):
             key = formats.mixed((step_key(self.seed, self.step) + place) % 2**64)
             random = formats.random_bits(key, formats.blocks_of(held.size))
-        if encoded:
+        if isinstance(held, EncodedState):
             held.store(array, random)
         else:
             _bfloat16.store(held, array, random)

@@ -95,7 +95,7 @@ cdef inline Py_ssize_t blocks_of(Py_ssize_t n) noexcept nogil:
 
 
 cdef inline Py_ssize_t packed_bytes(Py_ssize_t n) noexcept nogil:
-    """Those of a tensor with state in 8 bits: the codes of all blocks, and behind them the scales."""
+    """Those of a tensor with state in 8 bits: all codes, and behind them the scales."""
     return blocks_of(n) * (BLOCK + GROUPS * <Py_ssize_t>sizeof(float))
 
 

@@ -67,7 +67,10 @@ cdef class Plan:
     cdef void fill(
         self, Group *group, Kernel kernel, double lr, double t, double step, double *numbers
     ) noexcept:
-        """Compute what is of step `t`; `numbers` become those after it. Chance is that of `step`."""
+        """Compute what is of step `t`, with the chance of `step`.
+
+        `numbers` become those after it.
+        """
         group[0] = self.kept
         group.key = step_key(0, step)
         group.weight_decay, group.clip_value = self.weight_decay, INFINITY

@@ -1,7 +1,7 @@
 """State of tensors in few bits: as a tensor of bfloat16, or of bytes with codes and scales.
 
-In 8 bits the codes of all blocks come first, in the order of `zdlfast.EncodedState`, and behind them
-the scales. Plain tensors are what ``torch.save`` and ``torch.load`` take without a question.
+In 8 bits the codes of all blocks come first, in the order of `zdlfast.EncodedState`, and behind
+them the scales. Plain tensors are what ``torch.save`` and ``torch.load`` take without a question.
 """
 
 from __future__ import annotations  # documents are built without torch, too

@@ -177,7 +177,7 @@ class KernelOptimizer(Optimizer):
         return self._kernel
 
     def _new_state(self, group: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
-        """The state of a parameter before its first step, or that which it has in another format."""
+        """The state of a parameter before its first step; or what it has, in another format."""
         kernel = self._kernel_for(group)
         keeping = formats.Keeping(group, kernel)
         held = self.state.get(param, {})

@@ -76,7 +76,7 @@ class Lion(OwnOptimizer, rule="Lion"):
     maximize : bool, default False
         Whether to go up the gradient.
     **kept
-        How state is kept: `state`, `state_min_size` and `state_rounding`, as in `zdlfast.Optimizer`.
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class AdaBelief(OwnOptimizer, rule="AdaBelief"):
     maximize : bool, default False
         Whether to go up the gradient.
     **kept
-        How state is kept: `state`, `state_min_size` and `state_rounding`, as in `zdlfast.Optimizer`.
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class AdaBound(OwnOptimizer, rule="AdaBound"):
     maximize : bool, default False
         Whether to go up the gradient.
     **kept
-        How state is kept: `state`, `state_min_size` and `state_rounding`, as in `zdlfast.Optimizer`.
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class ADOPT(OwnOptimizer, rule="ADOPT"):
     maximize : bool, default False
         Whether to go up the gradient.
     **kept
-        How state is kept: `state`, `state_min_size` and `state_rounding`, as in `zdlfast.Optimizer`.
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
 
     Notes
     -----
@@ -263,7 +263,7 @@ class ScheduleFreeAdamW(OwnOptimizer, rule="ScheduleFreeAdamW"):
     maximize : bool, default False
         Whether to go up the gradient.
     **kept
-        How state is kept: `state`, `state_min_size` and `state_rounding`, as in `zdlfast.Optimizer`.
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
 
     Notes
     -----
