@@ -21,6 +21,11 @@ from zdlfast import reference
 from zdlfast.mpi import DataParallel, _exchange, _layout, _norm, _parallel, _ranks
 from zdlfast.schedules import Cosine
 
+try:
+    from ml_dtypes import bfloat16
+except ImportError:
+    bfloat16 = None
+
 warnings.simplefilter("error")
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -425,6 +430,13 @@ def failures(params, grads, optimizer, rank):
                 "shape (120,)"
             )
         yield given, ("ValueError", text)
+    if bfloat16 is not None:
+        for what, given in (
+            ("params", ({**params, "W2": params["W2"].astype(bfloat16)}, grads, {})),
+            ("grads", (params, {**grads, "W2": grads["W2"].astype(bfloat16)}, {})),
+        ):
+            text = "is an array of bfloat16, expected one of NumPy's own dtypes"
+            yield given, ("TypeError", f"rank {rank}: {what}['W2'] {text}")
     yield (
         (locked, grads, {}),
         (

@@ -8,6 +8,7 @@ import numpy as np
 
 import zdlfast
 from zdlfast import _rules
+from zdlfast._bfloat16 import is_bfloat16, widened
 from zdlfast._encoded import EncodedState
 
 _BOUND = {
@@ -164,6 +165,8 @@ def assert_same_bits(actual, expected, what=""):
         return
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == expected.dtype, what
+    if is_bfloat16(expected.dtype):
+        actual, expected = widened(actual), widened(expected)
     assert actual.shape == expected.shape, what
     if actual.dtype.kind == "c":
         assert_same_bits(actual.real, expected.real, f"{what}.real")

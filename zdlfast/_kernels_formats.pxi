@@ -255,6 +255,17 @@ cdef inline void encode_bfloat16(
         codes[j] = <uint16_t>halves[j]
 
 
+cdef inline void round_to_bfloat16(
+    const float *restrict x, uint16_t *restrict codes, Py_ssize_t n
+) noexcept nogil:
+    """To the nearest; of two, to the even one."""
+    cdef uint32_t bits
+    cdef Py_ssize_t j
+    for j in range(n):
+        bits = bits_of(x[j])
+        codes[j] = <uint16_t>upper_half(bits, 0x7FFF + ((bits >> 16) & 1))
+
+
 # ------------------------------------------------------------------ every format
 
 cdef void decode(
@@ -290,7 +301,9 @@ cdef void encode(
             narrow[j] = <float>(<double *>values)[j]
     for j in range(n, BLOCK):
         x[j] = 0.0
-    if format == BFLOAT16 and n == BLOCK:
+    if format == BFLOAT16 and not stochastic:
+        round_to_bfloat16(x, <uint16_t *>codes, n)
+    elif format == BFLOAT16 and n == BLOCK:
         encode_bfloat16(x, <uint16_t *>codes, key)
     elif format == BFLOAT16:
         encode_bfloat16(x, halves, key)
