@@ -109,8 +109,7 @@ def restored(value: Any, param: torch.Tensor) -> Any:
     if (
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
-        and value.ndim == 1
-        and value.numel() == _bytes_of(param) != param.numel()
+        and value.shape == (_bytes_of(param),) != param.shape
     ):
         return value.to(torch.uint8)
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # documents are built without torch, too
 
+import inspect
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -39,6 +40,7 @@ class KernelOptimizer(Optimizer):
     _kernel: ClassVar[Kernel]
     _kernel_wide: ClassVar[Kernel | None] = None
     _own_decay: ClassVar[bool] = False
+    __signature__: ClassVar[inspect.Signature]
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
         kept = {name: options.pop(name) for name in formats.OPTIONS if name in options}
@@ -51,10 +53,17 @@ class KernelOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._complete()
+        # Of what torch casts to a parameter's dtype, those that are not of it.
         for group in self.param_groups:
+            kernel = self._kernel_for(group)
             for param in group["params"]:
-                for name, value in self.state.get(param, {}).items():
-                    self.state[param][name] = formats.restored(value, param)
+                held = self.state.get(param, {})
+                for name in kernel.slots:
+                    if name in held:
+                        held[name] = formats.restored(held[name], param)
+                for name in kernel.numbers:
+                    if getattr(held.get(name), "dtype", None) is torch.bfloat16:
+                        held[name] = held[name].to(torch.float32)
 
     def _complete(self) -> None:
         """Give all groups the options of state that they do not have, if there are any."""
@@ -78,7 +87,7 @@ class KernelOptimizer(Optimizer):
         super().__init_subclass__(**kwargs)
         for base in cls.__mro__[1:]:
             if base.__module__.startswith("torch.optim.") and base is not Optimizer:
-                cls._torch = base
+                cls._torch, cls.__signature__ = base, _with_options(base)
                 break
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -218,6 +227,18 @@ class KernelOptimizer(Optimizer):
         return room.set_(
             room.untyped_storage(), start // param.element_size(), param.shape, like.stride()
         )
+
+
+def _with_options(cls: type[Optimizer]) -> inspect.Signature:
+    """The signature of a class of torch's, with the options that say how state is kept."""
+    signature = inspect.signature(cls)
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=getattr(formats.Keeping, name)
+        )
+        for name in formats.OPTIONS
+    ]
+    return signature.replace(parameters=[*signature.parameters.values(), *added])
 
 
 def _option(group: dict[str, Any], name: str) -> Any:
