@@ -17,7 +17,7 @@ cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcep
     cdef void *data[MAX_ARRAYS]
     cdef Py_ssize_t n, size = itemsize(entry, 0), past
     cdef int i, kind = entry.kind | entry.group.variant
-    cdef const double *scalars = entry.group.scalars
+    cdef const double *scalars = &entry.group.scalars[0]
     if entry.strides != NULL or entry.coding != NULL or entry.group.staged:
         execute_blocks(entry, first, last)
         return
