@@ -1,7 +1,7 @@
 """What the tests of zdlfast.mpi do on each rank of an MPI program.
 
-``mpiexec -n 2 python -m mpi4py ranks.py NAME FOLDER`` calls the function with this name. What one
-process would do, each rank does beside it: the sums of all gradients in the order of the ranks,
+``mpiexec -n 2 python -m mpi4py ranks.py FOLDER NAME...`` calls the functions with these names. What
+one process would do, each rank does beside it: the sums of all gradients in the order of the ranks,
 divided by their number, for an optimizer of its own.
 """
 
@@ -760,9 +760,10 @@ def fewer_files(folder):
 
 
 def main():
-    name, folder = sys.argv[1:]
-    globals()[name](Path(folder))
-    sys.stdout.write(f"done {RANK}\n")
+    folder, *names = sys.argv[1:]
+    for name in names:
+        globals()[name](Path(folder))
+        sys.stdout.write(f"{RANK} has done {name}\n")
 
 
 if __name__ == "__main__":
