@@ -530,7 +530,9 @@ try:
 except OSError as error:
     print("told", zdlfast.load(path)[0].lr)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
+    )
     assert done.stdout == "told 0.1\n", done.stderr
     assert [p.name for p in tmp_path.iterdir()] == [f"a{ending}"]
 
