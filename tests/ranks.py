@@ -1,8 +1,8 @@
 """What the tests of zdlfast.mpi do on each rank of an MPI program.
 
-``mpiexec -n 2 python -m mpi4py ranks.py FOLDER NAME...`` calls the functions with these names. What
-one process would do, each rank does beside it: the sums of all gradients in the order of the ranks,
-divided by their number, for an optimizer of its own.
+``mpiexec -n 2 python -m mpi4py ranks.py FOLDER NAME...`` calls the functions with these names.
+What one process would do, each rank does beside it: the sums of all gradients in the order of the
+ranks, divided by their number, for an optimizer of its own.
 """
 
 import copy
