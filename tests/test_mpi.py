@@ -49,7 +49,6 @@ def run(ranks, folder, *names):
 # ------------------------------------------------------------------ what ranks do together
 
 EVERYWHERE = [
-    "every_rule",
     "options",
     "skipped_updates",
     "numbers_that_overflow",
@@ -62,9 +61,9 @@ EVERYWHERE = [
     "interrupts",
     "errors_outside",
     "save_errors",
-    "no_answer",
+    "no_answer",  # the last one: then the ranks have lost each other
 ]
-ONCE = ["plain_numpy", "numbers_for_parameters", "points_of_schedule_free", "shares", "cuts",
+ONCE = ["every_rule", "plain_numpy", "numbers_for_parameters", "points_of_schedule_free", "shares", "cuts",
         "in_a_thread"]  # fmt: skip
 
 
@@ -110,7 +109,7 @@ def test_a_checkpoint_is_loaded_by_any_number_of_ranks_and_without_mpi(tmp_path)
     for ranks in (2, 3):
         (tmp_path / "saved").mkdir(exist_ok=True)
         run(ranks, tmp_path / "saved", "save_checkpoints")
-    for ranks in (1, 2, 4):
+    for ranks in (1, 3):
         run(ranks, tmp_path / "saved", "load_checkpoints")
     paths = sorted((tmp_path / "saved").iterdir())
     assert len(paths) == 2 * 2 * 4

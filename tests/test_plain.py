@@ -158,7 +158,7 @@ def test_what_is_not_there_says_how_to_get_it_and_what_there_is(plain):
 import zdlfast
 from zdlfast import reference
 for name in {[*_rules.PUBLIC, "build_info"]}:
-    for code in "from zdlfast import " + name, "zdlfast." + name + "()":
+    for code in f"from zdlfast import {{name}}; {{name}}()", f"zdlfast.{{name}}()":
         try:
             exec(code)
         except ImportError as error:
