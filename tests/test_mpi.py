@@ -63,8 +63,8 @@ EVERYWHERE = [
     "save_errors",
     "no_answer",  # the last one: then the ranks have lost each other
 ]
-ONCE = ["every_rule", "plain_numpy", "numbers_for_parameters", "points_of_schedule_free", "shares", "cuts",
-        "in_a_thread"]  # fmt: skip
+ONCE = ["every_rule", "plain_numpy", "numbers_for_parameters", "points_of_schedule_free",
+        "shares", "cuts", "in_a_thread"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*EVERYWHERE, *ONCE])
