@@ -974,11 +974,20 @@ def test_readme_leaves_the_documents_alone_if_a_job_fails(monkeypatch, tmp_path)
     document.write_text("<!-- from bench.txt -->\n```text\nold\n```\n", "utf-8")
     monkeypatch.setattr(readme, "DOCUMENTS", [document])
     monkeypatch.setattr(readme, "FIGURES", tmp_path / "none")
-    monkeypatch.setattr(command, "PUBLISHED", [training.main_job, lambda *_: 1])
+
+    def measure(options, console):
+        report.publish(console, options.out, "bench", [table], {}, [], {}, True)
+        return 0
+
+    def fail(options, console):
+        return 1
+
+    table = report.make_table("Adam", ["µs"])
+    monkeypatch.setattr(command, "PUBLISHED", [measure, fail])
     assert bench(monkeypatch, tmp_path, "readme") == 1
     assert (tmp_path / "bench.txt").exists()
     assert "old" in document.read_text("utf-8")
-    monkeypatch.setattr(command, "PUBLISHED", [training.main_job])
+    monkeypatch.setattr(command, "PUBLISHED", [measure])
     assert bench(monkeypatch, tmp_path, "readme") == 0
     assert "old" not in document.read_text("utf-8")
     assert "Adam" in document.read_text("utf-8")
