@@ -54,7 +54,7 @@ def extension(name: str, extra_flags: list[str], sources: tuple[str, ...] = ()) 
         include_dirs=["zdlfast", numpy.get_include()],
         define_macros=macros,
         extra_compile_args=flags + extra_flags,
-        extra_link_args=[] if windows else ["-pthread"],
+        extra_link_args=[] if windows else ["-pthread", "-lm"],
         depends=[file for kind in ("h", "pxd", "pxi") for file in glob(f"zdlfast/*.{kind}")],
         py_limited_api=abi3,
     )

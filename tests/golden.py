@@ -13,6 +13,7 @@ which may die of an instruction that this CPU has not got.
 """
 
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import struct
@@ -202,7 +203,8 @@ def by_name(kernels):
     return rules
 
 
-def values(seed, kind, positive):
+@functools.cache
+def drawn(seed, kind, positive):
     """Values of all kinds, from a generator that is the same everywhere."""
     bits = 32 if kind is ctypes.c_float else 64
     state, numbers = seed, []
@@ -214,18 +216,23 @@ def values(seed, kind, positive):
             pattern = (state >> (64 - bits)).to_bytes(bits // 8, "little")
             (number,) = struct.unpack("<f" if bits == 32 else "<d", pattern)
         numbers.append(abs(number) if positive else number)
-    return (kind * COUNT)(*numbers)
+    return bytes((kind * COUNT)(*numbers))
+
+
+def values(seed, kind, positive):
+    """A fresh array of these values."""
+    return (kind * COUNT).from_buffer_copy(drawn(seed, kind, positive))
 
 
 def bits_of(array, kind):
     """The bytes of an array, with one pattern for all NaN."""
     nan = struct.pack("<f" if kind is ctypes.c_float else "<d", float("nan"))
     size = len(nan)
-    data = bytes(array)
-    return b"".join(
-        nan if array[i] != array[i] else data[i * size : (i + 1) * size]
-        for i in range(len(array))
-    )
+    data = bytearray(array)
+    for i, x in enumerate(array):
+        if x != x:
+            data[i * size : (i + 1) * size] = nan
+    return data
 
 
 def run(rule, options, step, arrays, kind, numbers, scales=NEUTRAL):

@@ -17,7 +17,7 @@ cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcep
     cdef void *data[MAX_ARRAYS]
     cdef Py_ssize_t n, size = itemsize(entry, 0), past
     cdef int i, kind = entry.kind | entry.group.variant
-    cdef const double *scalars = entry.group.scalars
+    cdef const double *scalars = &entry.group.scalars[0]
     if entry.strides != NULL or entry.coding != NULL or entry.group.staged:
         execute_blocks(entry, first, last)
         return
@@ -132,13 +132,14 @@ cdef inline void encode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """Put a block back that was decoded into the buffer."""
+    cdef const Group *group = entry.group
     cdef uint16_t[BLOCK] halves
     cdef void *codes = halves
     cdef bint scattered
     if format_of(entry, i) != FULL:
         kernels.encode(
             entry.coding.format[i], itemsize(entry, 0) == 8, buffer, codes_of(entry, i, first),
-            scales_of(entry, i, first), n, by_chance(entry, i), chance_key(entry, i, first))
+            scales_of(entry, i, first), n, by_chance(entry, i), block_key(entry, i, first))
         return
     if is_bfloat16(entry, i):
         scattered = entry.strides != NULL and not entry.strides.is_contiguous[i]
@@ -146,7 +147,7 @@ cdef inline void encode(
             codes = entry.data[i] + 2 * first
         kernels.encode(
             BFLOAT16, entry.kind & PARAM_DOUBLE, buffer, codes, NULL, n, by_chance(entry, i),
-            chance_key(entry, i, first))
+            block_key(entry, i, first))
         if scattered:
             copy_block(entry.strides, i, entry.data[i], first, n, <char *>halves, False)
         return
@@ -163,8 +164,8 @@ cdef inline bint by_chance(const Entry *entry, int i) noexcept nogil:
         i > 0 and (is_bfloat16(entry, i) or format_of(entry, i) == BFLOAT16))
 
 
-cdef inline uint32_t chance_key(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
-    """What the random bits of a block depend on; 0 if nothing is left to chance."""
+cdef inline uint32_t block_key(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
+    """What the chance of a block depends on, which begins at element `first`; 0 without chance."""
     cdef uint64_t slot = i - 1 if i > 0 else 0      # 0 for the parameter
     if not by_chance(entry, i):
         return 0

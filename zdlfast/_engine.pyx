@@ -225,7 +225,7 @@ def use(str simd) -> None:
         raise ValueError(f"no kernels for {simd!r} on this machine, only {available()}")
     module = importlib.import_module(f"zdlfast._kernels_{simd}")
     kernels = <const Kernels *>PyCapsule_GetPointer(module.table, b"zdlfast.kernels")
-    table = kernels.rules
+    table = &kernels.rules[0]
     table_name = simd
 
 

@@ -141,6 +141,7 @@ void zdl_lock_leave(zdl_lock *l, zdl_waiter *waiter)
     lock(&queues);
     before = atomic_load_explicit(&l->waiters, memory_order_relaxed);
     if (waiter->taken) {
+        /* Whoever queues is kept out by the mutex: the next owner's acquire is all to answer. */
         atomic_store_explicit(&l->owner, 0, memory_order_release);
         give_to_first(l);
     } else if (before == waiter) {
