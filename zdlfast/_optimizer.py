@@ -101,13 +101,14 @@ class Optimizer(Locked):
     state : {"8bit", "bfloat16"} or None, default None
         How state is kept: in 8 bits an element and one scale for 32, in 16 bits, or in the dtype
         of its parameter. It may be changed at any time: the next update encodes what there is.
-        Arrays of float32 and float64 are encoded, an `EncodedState` each, and nothing else. Both
-        formats have the range of float32.
+        That of arrays of float32, float64 and bfloat16 is encoded, an `EncodedState` each, and
+        nothing else. Both formats have the range of float32.
     state_min_size : int, default 4096
         The least number of elements of a parameter whose state is encoded.
     state_rounding : {"nearest", "stochastic"}
-        How state in 8 bits is rounded. In bfloat16 it is always rounded by chance: to the nearest,
-        running means would stand still that change by less than half of the last bit.
+        How state in 8 bits is rounded, and parameters of bfloat16. State in bfloat16 is always
+        rounded by chance: to the nearest, running means would stand still that change by less than
+        half of the last bit.
     state_seed : int, default 0
         What chance begins with. It depends on this, the step, the slot and the element's place,
         and on nothing else: the same training has the same bits.

@@ -19,7 +19,7 @@ Nonfinite = Literal["propagate", "raise", "skip"]
 #: How state is kept: in 8 bits an element, in 16, or in the parameter's own dtype.
 StateFormat = Literal["8bit", "bfloat16"]
 
-#: How state in 8 bits is rounded.
+#: How state in 8 bits is rounded, and parameters of bfloat16.
 Rounding = Literal["nearest", "stochastic"]
 
 
