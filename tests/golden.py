@@ -5,13 +5,15 @@
 prints the hash of what each rule makes of values of all kinds: ordinary ones, tiny and huge
 ones, subnormal ones, infinities and NaN (which count as equal, whatever their payload), with the
 parameter and the gradient of one dtype, and of two; plainly, and scaled and flushed as options of
-every rule have it; and of what is done to gradients before a rule. It is the same for every
-compiler, CPU and instruction set, or something is wrong with one of them. (Adam's options here have powers that are
-exact: the last bit of others is the C library's.) Each file is loaded in a process of its own,
+every rule have it; of what is done to gradients before a rule; and of the codes of each format of
+state, rounded to the nearest and by chance. It is the same for every compiler, CPU and instruction
+set, or something is wrong with one of them. (Adam's options here have powers that are exact: the
+last bit of others is the C library's.) Each file is loaded in a process of its own,
 which may die of an instruction that this CPU has not got.
 """
 
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import struct
@@ -69,6 +71,15 @@ EXPECTED = {
     "sklearnnesterov, scaled": "ad923002f42fdf318fb30070a39b938512182e3ee4716c3066e940a31d5a26de",
     "stage": "bd07468074250f6a58724737582f92ccc6b8ddf167647b89adb347dbac954c28",
     "square_sum": "af204ee4b55f789004fecfe1890d68b6c579f0845bd1d8d6223541796da44511",
+    "bfloat16": "0eaef61f99e8b3a2179f7c1475654d226cfb1f1eeeb9672d5cf4e3ddb405572a",
+    "bfloat16, by chance": "638f22b84ba1aa55aeb3ec923b980280b5ef555269a83080b5e42ce99a24c74c",
+    "bfloat16, all codes": "dc3b26c1378c081591ebe7d4384cf81ccfb7fa5db306def5f65aaf2de9725303",
+    "8bit, signed": "6a2d2f83341eed88582cdf9aaf590922199654d60eef4475f7da16c0a2ccd392",
+    "8bit, signed, by chance": "8188ede840d457e193427a8ef60732476b5949f298f3964e75e297ffbf36a8e8",
+    "8bit, signed, all codes": "d60c6ee4194db5bf189c745c854ed79aff5342d4f997d399e8e5c00eead1f451",
+    "8bit, unsigned": "e4933175a77f2c37397bbdabf095f2c976c1764b51bb980a288348863c9d4c17",
+    "8bit, unsigned, by chance": "353e55855310a8a9d7609b70a803faa3a5ea4bc1ce4562faf2b85a574e11f573",
+    "8bit, unsigned, all codes": "26b8cc40e0de7f75ada9a0e751de2a3d936431bff08bc7270b3d2503a7c668e7",
     "torchmomentum": "622301f81dab99f39177ae195932f3cd688ccd7eb4b1a902ba4c1a6cb1a40140",
     "torchmomentum, scaled": "2bfc13ad50b624641fe663f8d96bb54860c97a6d0526b49bbc93f03179d6ba44",
     "torchnesterov": "cb6ad00d199247a8e715cb42a7c944d6c36acdbe6daca22c4fde5041e5aa93c3",
@@ -91,6 +102,8 @@ LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int, ARRAYS, ctypes.c_ssize_t, DOUBLES)
 KINDS = (ctypes.c_float, ctypes.c_double)
 DTYPES = ((0, 0), (1, 1), (0, 1), (1, 0))  # whether parameter and gradient are double
 PARAM_DOUBLE, GRAD_DOUBLE, SCALED = 1, 2, 4
+FORMATS = {"bfloat16": 1, "8bit, signed": 2, "8bit, unsigned": 3}
+BLOCK, GROUP, GROUPS = 512, 32, 16
 NEUTRAL, SCALES = (
     (1.0, 1.0, 0.0),
     (-0.75, 0.875, 1.0),
@@ -149,10 +162,25 @@ STAGE = ctypes.CFUNCTYPE(
 SQUARE_SUM = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t)
 
 
+DECODE = ctypes.CFUNCTYPE(
+    None, ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_ssize_t
+)
+ENCODE = ctypes.CFUNCTYPE(
+    None, ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_ssize_t, ctypes.c_int,
+    ctypes.c_uint32,
+)  # fmt: skip
+
+
 class Kernels(ctypes.Structure):
     """What a kernel module hands to the engine."""
 
-    _fields_ = (("rules", Rule * MAX_RULES), ("stage", STAGE), ("square_sum", SQUARE_SUM))
+    _fields_ = (
+        ("rules", Rule * MAX_RULES),
+        ("stage", STAGE),
+        ("square_sum", SQUARE_SUM),
+        ("decode", DECODE),
+        ("encode", ENCODE),
+    )
 
 
 def load(path):
@@ -175,7 +203,8 @@ def by_name(kernels):
     return rules
 
 
-def values(seed, kind, positive):
+@functools.cache
+def drawn(seed, kind, positive):
     """Values of all kinds, from a generator that is the same everywhere."""
     bits = 32 if kind is ctypes.c_float else 64
     state, numbers = seed, []
@@ -187,17 +216,23 @@ def values(seed, kind, positive):
             pattern = (state >> (64 - bits)).to_bytes(bits // 8, "little")
             (number,) = struct.unpack("<f" if bits == 32 else "<d", pattern)
         numbers.append(abs(number) if positive else number)
-    return (kind * COUNT)(*numbers)
+    return bytes((kind * COUNT)(*numbers))
+
+
+def values(seed, kind, positive):
+    """A fresh array of these values."""
+    return (kind * COUNT).from_buffer_copy(drawn(seed, kind, positive))
 
 
 def bits_of(array, kind):
     """The bytes of an array, with one pattern for all NaN."""
     nan = struct.pack("<f" if kind is ctypes.c_float else "<d", float("nan"))
     size = len(nan)
-    data = bytes(array)
-    return b"".join(
-        nan if array[i] != array[i] else data[i * size : (i + 1) * size] for i in range(COUNT)
-    )
+    data = bytearray(array)
+    for i, x in enumerate(array):
+        if x != x:
+            data[i * size : (i + 1) * size] = nan
+    return data
 
 
 def run(rule, options, step, arrays, kind, numbers, scales=NEUTRAL):
@@ -218,6 +253,10 @@ def golden(path):
         found[name] = hash_of(rules[name], options, 0, NEUTRAL)
         found[f"{name}, scaled"] = hash_of(rules[name], options, SCALED, SCALES)
     found["stage"], found["square_sum"] = stage_hash(kernels), square_sum_hash(kernels)
+    for name, number in FORMATS.items():
+        found[name] = format_hash(kernels, number, False)
+        found[f"{name}, by chance"] = format_hash(kernels, number, True)
+        found[f"{name}, all codes"] = codes_hash(kernels, number)
     del kernels, module
     return found
 
@@ -262,6 +301,57 @@ def square_sum_hash(kernels):
             total = kernels.square_sum(wide, ctypes.addressof(array), n)
             digest.update(struct.pack("<d", total))
     return digest.hexdigest()
+
+
+def scaled(kind, positive):
+    """Ordinary values whose groups have all the magnitudes of float32."""
+    ordinary = [x if abs(x) <= 4 else 0.75 for x in values(3, kind, positive)]
+    powers = [2.0 ** (i // GROUP * 7 % 277 - 149) for i in range(COUNT)]
+    return (kind * COUNT)(*(x * power for x, power in zip(ordinary, powers, strict=True)))
+
+
+def format_hash(kernels, number, stochastic):
+    """Codes and scales of values, and the values that they stand for."""
+    digest = hashlib.sha256()
+    for wide, kind in enumerate(KINDS):
+        positive = number == FORMATS["8bit, unsigned"]
+        for array in (values(1, kind, positive), scaled(kind, positive)):
+            for place in range(0, COUNT, BLOCK):
+                n = min(BLOCK, COUNT - place)
+                block = (kind * BLOCK)(*array[place : place + n])
+                codes, scales = (ctypes.c_uint16 * BLOCK)(), (ctypes.c_float * GROUPS)()
+                kernels.encode(
+                    number, wide, *map(ctypes.addressof, (block, codes, scales)), n, stochastic,
+                    0x9E3779B9 + place,
+                )  # fmt: skip
+                digest.update(bytes(codes))
+                digest.update(decoded(kernels, number, wide, codes, scales))
+    return digest.hexdigest()
+
+
+def codes_hash(kernels, number):
+    """What all codes stand for; in 8 bits, with scales of all magnitudes."""
+    digest = hashlib.sha256()
+    for wide in range(2):
+        if number == FORMATS["bfloat16"]:
+            for first in range(0, 65536, BLOCK):
+                codes = (ctypes.c_uint16 * BLOCK)(*range(first, first + BLOCK))
+                digest.update(decoded(kernels, number, wide, codes, (ctypes.c_float * GROUPS)()))
+            continue
+        codes = (ctypes.c_uint8 * BLOCK)(*range(256), *range(256))
+        maxima = [0.0, 2.0**-149, 2.0**127 * (2 - 2**-23), float("nan")]
+        maxima += [1.1 * 2.0**power for power in range(-149, 127)]
+        for first in range(0, len(maxima), GROUPS):
+            scales = (ctypes.c_float * GROUPS)(*maxima[first : first + GROUPS])
+            digest.update(decoded(kernels, number, wide, codes, scales))
+    return digest.hexdigest()
+
+
+def decoded(kernels, number, wide, codes, scales):
+    """The bytes of scales, and of a block of values."""
+    block = (KINDS[wide] * BLOCK)()
+    kernels.decode(number, wide, *map(ctypes.addressof, (codes, scales, block)), BLOCK)
+    return bits_of(scales, ctypes.c_float) + bits_of(block, KINDS[wide])
 
 
 def main(paths):

@@ -8,6 +8,7 @@ import numpy as np
 
 import zdlfast
 from zdlfast import _rules
+from zdlfast._bfloat16 import is_bfloat16, widened
 from zdlfast._encoded import EncodedState
 
 _BOUND = {
@@ -164,7 +165,11 @@ def assert_same_bits(actual, expected, what=""):
         return
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == expected.dtype, what
+    if is_bfloat16(expected.dtype):
+        actual, expected = widened(actual), widened(expected)
     assert actual.shape == expected.shape, what
+    if actual.dtype.kind != "O" and actual.tobytes() == expected.tobytes():
+        return
     if actual.dtype.kind == "c":
         assert_same_bits(actual.real, expected.real, f"{what}.real")
         assert_same_bits(actual.imag, expected.imag, f"{what}.imag")
@@ -181,19 +186,19 @@ def assert_same_bits(actual, expected, what=""):
     assert different.size == 0, f"{what}: {different.size} elements differ, first {different[:3]}"
 
 
-def assert_same_run(fast, numpy, fast_params, numpy_params):
+def assert_same_run(fast, numpy, fast_params, numpy_params, what=""):
     """Parameters, state and step count of two optimizers are the same."""
     for key in keys_of(numpy_params):
-        assert_same_bits(fast_params[key], numpy_params[key], f"params[{key!r}]")
+        assert_same_bits(fast_params[key], numpy_params[key], f"{what} params[{key!r}]")
     for slot in numpy._slots:
         ours, theirs = getattr(fast, slot), getattr(numpy, slot)
         assert type(ours) is type(theirs)
         if theirs is not None:
             assert list(keys_of(ours)) == list(keys_of(theirs))
             for key in keys_of(theirs):
-                assert_same_bits(ours[key], theirs[key], f"{slot}[{key!r}]")
+                assert_same_bits(ours[key], theirs[key], f"{what} {slot}[{key!r}]")
     for name in type(numpy)._numbers:
-        assert_same_bits(getattr(fast, name), getattr(numpy, name), name)
+        assert_same_bits(getattr(fast, name), getattr(numpy, name), f"{what} {name}")
     assert getattr(fast, "iter", None) == getattr(numpy, "iter", None)
 
 

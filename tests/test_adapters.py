@@ -386,7 +386,7 @@ def run(*args, cwd, module=("-m", "zdlfast")):
         env={**os.environ, "PYTHONPATH": str(cwd)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

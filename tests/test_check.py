@@ -19,7 +19,7 @@ def test_it_says_what_is_used_and_that_all_bits_are_equal(encoding):
         env={**os.environ, "PYTHONIOENCODING": encoding, "LANG": "C"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert (done.returncode, done.stderr) == (0, "")
     info = zdlfast.build_info()

@@ -433,7 +433,7 @@ def test_a_script_of_the_third_book_runs_unchanged_and_reports_its_steps(tmp_pat
             env={**os.environ, "PYTHONHASHSEED": "0"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         return done

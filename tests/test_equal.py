@@ -8,7 +8,7 @@ from zdlfast import _engine
 
 # Around every width of 2 to 16 elements and twice and four times as much, and beyond blocks.
 SIZES = [*range(71), 127, 128, 129, 511, 512, 513, 1000, 1023, 1025, 4099]
-STEPS = 12
+STEPS = 8  # RAdam rectifies from the sixth on
 
 
 def learning_rate(step):
@@ -44,10 +44,11 @@ def test_every_size_gives_the_bits_of_numpy(rule, dtype, simd, rng):
     assert np.abs(params["W70"]).max() > 0
 
 
-@pytest.mark.parametrize("n", [100_003, 300_003])
-def test_large_arrays_give_the_bits_of_numpy(rule, dtype, simd, rng, n):
+def test_large_arrays_give_the_bits_of_numpy(rule, dtype, simd, rng):
+    """tests/test_threads.py has larger ones, with one rule of each kind."""
+    n = 100_003
     params = {"W": values(rng, n, dtype)}
-    train_both(rule, params, [{"W": values(rng, n, dtype)} for _ in range(3)])
+    train_both(rule, params, [{"W": values(rng, n, dtype)} for _ in range(2)])
 
 
 def test_every_start_within_a_cache_line_gives_the_bits_of_numpy(rule, dtype, simd, rng):

@@ -18,6 +18,8 @@ from table import assert_same_bits, assert_same_run
 
 import zdlfast
 
+pytestmark = pytest.mark.each_kind
+
 THREADS = 8
 KEYS = "abcdefgh"
 

@@ -34,6 +34,6 @@ def test_a_clone_in_the_working_directory_does_not_hide_the_package(tmp_path, ar
     shutil.copytree(Path(zdlfast.__file__).parent, clone / "zdlfast", ignore=ignore)
     (tmp_path / "book.py").write_text("from common.optimizer import Adam; print(Adam)")
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.stdout == "<class 'zdlfast.optimizers.Adam'>\n", done.stderr

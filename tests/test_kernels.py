@@ -37,12 +37,8 @@ def rules(kernels):
     return golden.by_name(kernels)
 
 
-@pytest.fixture(params=itertools.product(DTYPES, DTYPES), ids=lambda p: "-".join(
-    dtype.__name__ for dtype in p
-))  # fmt: skip
-def dtypes(request):
-    """Of the parameter with its state, and of the gradient."""
-    return request.param
+# Of the parameter with its state, and of the gradient.
+PAIRS = list(itertools.product(DTYPES, DTYPES))
 
 
 def values(rng, dtype, n=N):
@@ -67,9 +63,10 @@ def step(kernel, options, arrays, dtypes, scaled=False, g_scale=1.0, p_decay=1.0
     return copies[:1] + copies[2:]
 
 
-def assert_same(found, expected):
+def assert_same(found, expected, dtypes, what=""):
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert_same_bits(a, b, f"array {i}")
+        names = " ".join(dtype.__name__ for dtype in dtypes)
+        assert_same_bits(a, b, f"array {i}, {names} {what}")
 
 
 def drawn(rng, kernel, dtypes):
@@ -110,55 +107,56 @@ def test_a_table_has_every_rule_with_its_options_and_slots(rules):
         assert rules[f"stream_{len(rule.slots)}"].slots == len(rule.slots)
 
 
-def test_neutral_scalars_give_the_bits_of_the_loop_without_them(kernel, options, rng, dtypes):
-    for _ in range(5):
+def test_neutral_scalars_give_the_bits_of_the_loop_without_them(kernel, options, rng):
+    for dtypes in PAIRS * 5:
         arrays = drawn(rng, kernel, dtypes)
         plain = step(kernel, options, arrays, dtypes)
-        assert_same(step(kernel, options, arrays, dtypes, scaled=True), plain)
+        assert_same(step(kernel, options, arrays, dtypes, scaled=True), plain, dtypes)
 
 
-@pytest.mark.parametrize("scale", [-1.0, 0.5, 0.1, 0.0])
-def test_a_scaled_gradient_is_the_gradient_multiplied_before(kernel, options, rng, dtypes, scale):
-    arrays = drawn(rng, kernel, dtypes)
-    multiplied = times(arrays[1], scale)
-    expected = step(kernel, options, with_array(arrays, 1, multiplied), dtypes)
-    assert_same(step(kernel, options, arrays, dtypes, True, g_scale=scale), expected)
-    if scale == -1.0:
-        assert_same_bits(multiplied, -arrays[1])
+def test_a_scaled_gradient_is_the_gradient_multiplied_before(kernel, options, rng):
+    for dtypes, scale in itertools.product(PAIRS, (-1.0, 0.5, 0.1, 0.0)):
+        arrays = drawn(rng, kernel, dtypes)
+        multiplied = times(arrays[1], scale)
+        expected = step(kernel, options, with_array(arrays, 1, multiplied), dtypes)
+        found = step(kernel, options, arrays, dtypes, True, g_scale=scale)
+        assert_same(found, expected, dtypes, f"times {scale}")
+        if scale == -1.0:
+            assert_same_bits(multiplied, -arrays[1])
 
 
-@pytest.mark.parametrize("decay", [0.5, 0.1, -1.0, 0.0])
-def test_a_decayed_parameter_is_the_parameter_multiplied_before(
-    kernel, options, rng, dtypes, decay
-):
-    arrays = drawn(rng, kernel, dtypes)
-    multiplied = times(arrays[0], decay)
-    expected = step(kernel, options, with_array(arrays, 0, multiplied), dtypes)
-    assert_same(step(kernel, options, arrays, dtypes, True, p_decay=decay), expected)
+def test_a_decayed_parameter_is_the_parameter_multiplied_before(kernel, options, rng):
+    for dtypes, decay in itertools.product(PAIRS, (0.5, 0.1, -1.0, 0.0)):
+        arrays = drawn(rng, kernel, dtypes)
+        multiplied = times(arrays[0], decay)
+        expected = step(kernel, options, with_array(arrays, 0, multiplied), dtypes)
+        found = step(kernel, options, arrays, dtypes, True, p_decay=decay)
+        assert_same(found, expected, dtypes, f"times {decay}")
 
 
-def test_subnormal_state_is_flushed_to_zero_after_the_step(kernel, options, rng, dtypes):
-    smallest = np.finfo(dtypes[0]).smallest_normal
-    for _ in range(5):
+def test_subnormal_state_is_flushed_to_zero_after_the_step(kernel, options, rng):
+    for dtypes in PAIRS * 5:
+        smallest = np.finfo(dtypes[0]).smallest_normal
         arrays = drawn(rng, kernel, dtypes)
         for i in range(2, len(arrays)):
             arrays[i][::3] = smallest * rng.uniform(0, 4, arrays[i][::3].shape)
         arrays[1][::3] = 0.0
         kept = step(kernel, options, arrays, dtypes, scaled=True)
         expected = kept[:1] + [np.where(abs(a) < smallest, a.dtype.type(0), a) for a in kept[1:]]
-        assert_same(step(kernel, options, arrays, dtypes, True, flush=1.0), expected)
+        assert_same(step(kernel, options, arrays, dtypes, True, flush=1.0), expected, dtypes)
 
 
-def test_every_length_from_none_on(kernel, options, rng, dtypes):
+def test_every_length_from_none_on(kernel, options, rng):
     """One element by itself is what it is among others, and nothing past the end is touched."""
-    arrays = drawn(rng, kernel, dtypes)
-    whole = step(kernel, options, arrays, dtypes, True, g_scale=0.5, p_decay=0.5)
-    for n in range(N):
-        parts = [array[:n] for array in arrays]
-        for scaled, scales in ((False, {}), (True, {"g_scale": 0.5, "p_decay": 0.5})):
-            found = step(kernel, options, parts, dtypes, scaled, **scales)
-            if scaled:
-                assert_same(found, [array[:n] for array in whole])
+    scales = {"g_scale": 0.5, "p_decay": 0.5}
+    for dtypes in PAIRS:
+        arrays = drawn(rng, kernel, dtypes)
+        for scaled, given in ((False, {}), (True, scales)):
+            whole = step(kernel, options, arrays, dtypes, scaled, **given)
+            for n in range(N):
+                parts = [array[:n] for array in arrays]
+                found = step(kernel, options, parts, dtypes, scaled, **given)
+                assert_same(found, [array[:n] for array in whole], dtypes, f"{n} elements")
 
 
 # ------------------------------------------------------------------ the scalars of a step
@@ -251,7 +249,7 @@ def test_scalars_are_exact_but_for_powers_and_roots(rule, kernel, rng):
 
 def test_scalars_and_numbers_are_those_of_the_twin(rule, kernel, rng):
     """Powers too: they are the C library's in both."""
-    for t in [*range(1, 2000), 10**5, 10**7, 2**53 - 1]:
+    for t in [*range(1, 400), 10**5, 10**7, 2**53 - 1]:
         options = random_options(rule, rng)
         twin = rule.numpy(**options, decoupled=True)
         if hasattr(twin, "iter"):
@@ -298,9 +296,8 @@ def test_with_exact_powers_the_step_size_of_adam_is_exact(rules):
 # ------------------------------------------------------------------ gradients
 
 
-@pytest.mark.parametrize("n", [*range(70), 4095, 4096])
-def test_squares_are_summed_lane_by_lane_in_double_precision(kernels, rng, n):
-    for dtype in DTYPES:
+def test_squares_are_summed_lane_by_lane_in_double_precision(kernels, rng):
+    for dtype, n in itertools.product(DTYPES, (*range(70), 4095, 4096)):
         grad = values(rng, dtype, max(n, N))[:n]
         rows = np.zeros((n // 16 + 1, 16))
         rows.flat[:n] = grad.astype(float)
@@ -309,25 +306,23 @@ def test_squares_are_summed_lane_by_lane_in_double_precision(kernels, rng, n):
         while len(lanes) > 1:
             lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
         found = kernels.square_sum(dtype is np.float64, grad.ctypes.data, n)
-        assert_same_bits(found, lanes[0])
+        assert_same_bits(found, lanes[0], f"{n} elements of {dtype.__name__}")
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("g_scale", "clip"), [(1.0, np.inf), (-0.7, np.inf), (1.0, 0.5), (0.1, 1)]
 )
-def test_a_staged_gradient_is_scaled_then_clipped_then_decayed(
-    kernels, rng, dtypes, g_scale, clip, decay
-):
-    param, grad = values(rng, dtypes[0]), values(rng, dtypes[1])
-    with np.errstate(invalid="ignore", over="ignore"):
-        expected = np.clip(g_scale * grad, -clip, clip)
-        if decay:
-            expected = expected + decay * param
-    found = np.empty_like(expected)
-    kind = golden.PARAM_DOUBLE * (dtypes[0] is np.float64) + golden.GRAD_DOUBLE * (
-        dtypes[1] is np.float64
-    )
-    pointers = [array.ctypes.data for array in (param, grad, found)]
-    kernels.stage(kind, *pointers, N, g_scale, clip, decay)
-    assert_same_bits(found, expected)
+def test_a_staged_gradient_is_scaled_then_clipped_then_decayed(kernels, rng, g_scale, clip, decay):
+    for dtypes in PAIRS:
+        param, grad = values(rng, dtypes[0]), values(rng, dtypes[1])
+        with np.errstate(invalid="ignore", over="ignore"):
+            expected = np.clip(g_scale * grad, -clip, clip)
+            if decay:
+                expected = expected + decay * param
+        found = np.empty_like(expected)
+        wide, grad_wide = (dtype is np.float64 for dtype in dtypes)
+        kind = golden.PARAM_DOUBLE * wide + golden.GRAD_DOUBLE * grad_wide
+        pointers = [array.ctypes.data for array in (param, grad, found)]
+        kernels.stage(kind, *pointers, N, g_scale, clip, decay)
+        assert_same([found], [expected], dtypes)

@@ -62,8 +62,8 @@ def nervous_interpreter():
 def networks():
     half = np.float16
     return {
-        "small": ({"W": np.ones(70), "b": np.ones(3)}, 300),
-        "large": ({"W": np.ones(LARGE), "b": np.ones(3)}, 15),
+        "small": ({"W": np.ones(70), "b": np.ones(3)}, 100),
+        "large": ({"W": np.ones(LARGE), "b": np.ones(3)}, 5),
         "slow": ({"W": np.ones(3000, half), "x": 1.0, "b": np.ones(70)}, 50),
         "list": ([np.ones(70), np.ones((30, 50), half)], 50),
     }

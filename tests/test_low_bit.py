@@ -56,18 +56,29 @@ def still(make, **options):
 # ------------------------------------------------------------------ the same bits
 
 
-@pytest.mark.usefixtures("simd")
-@pytest.mark.parametrize("dtypes", ["ff", "fd", "df", "dd"])
-def test_codes_scales_and_parameters_are_those_of_numpy(rule, options, rng, dtypes):
+def assert_equal_training(rule, options, rng, dtype, grad_dtype, sizes):
     fast, numpy = both(rule, options)
-    ours = draw(rng, dtypes[0])
+    ours = draw(rng, dtype, sizes)
     theirs = copies(ours)
     for step in range(3):
-        grads = draw(rng, dtypes[1])
+        grads = draw(rng, grad_dtype, sizes)
         with zdlfast.threads(1 + step):
             fast.update(ours, grads)
         numpy.update(theirs, grads)
         assert_same_run(fast, numpy, ours, theirs)
+
+
+@pytest.mark.usefixtures("simd")
+@pytest.mark.each_kind
+def test_codes_scales_and_parameters_are_those_of_numpy(rule, options, rng):
+    for dtype, grad_dtype in ("ff", "fd", "df", "dd"):
+        assert_equal_training(rule, options, rng, dtype, grad_dtype, SIZES)
+
+
+def test_every_rule_may_have_its_state_in_few_bits(rule, rng):
+    for options in FORMATS:
+        every = {**options, "state_min_size": 0}
+        assert_equal_training(rule, every, rng, "f", "f", [33, 511, 513])
 
 
 @pytest.mark.each_kind

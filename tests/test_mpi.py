@@ -30,26 +30,26 @@ pytestmark = pytest.mark.skipif(mpi.mpiexec() is None, reason="needs mpi4py and 
 
 
 def environment():
-    """Ranks find what stands beside the tests."""
+    """Ranks find what stands beside the tests; with MPICH, who waits yields the CPU at once."""
     paths = [str(PROGRAM.parent), os.environ.get("PYTHONPATH")]
-    return {**mpi.environment(), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    path = os.pathsep.join(filter(None, paths))
+    return {**mpi.environment(), "PYTHONPATH": path, "MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}
 
 
-def run(ranks, name, folder):
-    """Call a function of ranks.py on so many ranks, and see that all get to its end."""
+def run(ranks, folder, *names):
+    """Call functions of ranks.py on so many ranks, and see that all get to their ends."""
     done = subprocess.run(
-        mpi.command(ranks, str(PROGRAM), name, str(folder)),
+        mpi.command(ranks, str(PROGRAM), str(folder), *names),
         env=environment(), timeout=LIMIT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip
-    expected = [f"done {rank}" for rank in range(ranks)]
-    assert sorted(done.stdout.split("\n")) == ["", *expected], done.stdout + done.stderr
+    expected = [f"{rank} has done {name}" for rank in range(ranks) for name in names]
+    assert sorted(done.stdout.splitlines()) == sorted(expected), done.stdout + done.stderr
     assert done.returncode == 0
 
 
 # ------------------------------------------------------------------ what ranks do together
 
 EVERYWHERE = [
-    "every_rule",
     "options",
     "skipped_updates",
     "numbers_that_overflow",
@@ -61,32 +61,31 @@ EVERYWHERE = [
     "errors_while_sending",
     "interrupts",
     "errors_outside",
-    "no_answer",
     "save_errors",
+    "no_answer",  # the last one: then the ranks have lost each other
 ]
-ONCE = ["plain_numpy", "numbers_for_parameters", "points_of_schedule_free", "shares", "cuts",
-        "in_a_thread"]  # fmt: skip
+ONCE = ["every_rule", "plain_numpy", "numbers_for_parameters", "points_of_schedule_free",
+        "shares", "cuts", "in_a_thread"]  # fmt: skip
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-@pytest.mark.parametrize("name", EVERYWHERE)
-def test_ranks(name, ranks, tmp_path):
-    run(ranks, name, tmp_path)
-
-
-@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("name", [*EVERYWHERE, *ONCE])
 def test_three_ranks(name, tmp_path):
-    run(3, name, tmp_path)
+    run(3, tmp_path, name)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_two_ranks_and_four_one_thing_after_the_other(ranks, tmp_path):
+    run(ranks, tmp_path, *EVERYWHERE)
 
 
 def test_one_rank_is_one_process(tmp_path):
-    run(1, "options", tmp_path)
+    run(1, tmp_path, "options")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals of POSIX")
 def test_ctrl_c_ends_the_program(tmp_path):
     program = subprocess.Popen(
-        mpi.command(2, str(PROGRAM), "trains_on_and_on", str(tmp_path)),
+        mpi.command(2, str(PROGRAM), str(tmp_path), "trains_on_and_on"),
         env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
@@ -110,9 +109,9 @@ def test_ctrl_c_ends_the_program(tmp_path):
 def test_a_checkpoint_is_loaded_by_any_number_of_ranks_and_without_mpi(tmp_path):
     for ranks in (2, 3):
         (tmp_path / "saved").mkdir(exist_ok=True)
-        run(ranks, "save_checkpoints", tmp_path / "saved")
-    for ranks in (1, 2, 4):
-        run(ranks, "load_checkpoints", tmp_path / "saved")
+        run(ranks, tmp_path / "saved", "save_checkpoints")
+    for ranks in (1, 3):
+        run(ranks, tmp_path / "saved", "load_checkpoints")
     paths = sorted((tmp_path / "saved").iterdir())
     assert len(paths) == 2 * 2 * 4
     expected, expected_params = zdlfast.load(tmp_path / "saved" / "2-False-2.npz")
@@ -126,7 +125,7 @@ def test_a_checkpoint_is_loaded_by_any_number_of_ranks_and_without_mpi(tmp_path)
 
 
 def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path):
-    run(3, "save_checkpoints", tmp_path)
+    run(3, tmp_path, "save_checkpoints")
     old, new = tmp_path / "3-True-0", tmp_path / "3-True-2"
     part = "rank-1-of-3.npz"
     (new / part).rename(tmp_path / part)
@@ -152,7 +151,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path):
 
 def test_a_checkpoint_takes_the_place_of_one_by_more_ranks(tmp_path):
     for ranks in (3, 2):
-        run(ranks, "fewer_files", tmp_path)
+        run(ranks, tmp_path, "fewer_files")
     names = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())
     assert names == ["rank-0-of-2.npz", "rank-1-of-2.npz"]
     optimizer, params = zdlfast.load(tmp_path / "checkpoint")

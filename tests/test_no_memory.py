@@ -102,6 +102,7 @@ print(failures)
 """
 
 
+@pytest.mark.each_kind
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="stands in for glibc's malloc")
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python itself crashes without memory")
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")

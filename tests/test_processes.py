@@ -141,7 +141,7 @@ def test_workers_of_multiprocessing_compute_the_same_bits(tmp_path, method, busy
     script.write_text(WORKERS)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", script, method, busy],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.stdout == "True\n", done.stderr
 

@@ -57,16 +57,16 @@ def assert_equal_training(rule, options, params, gradients):
     return fast
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize(
-    "dtypes",
-    ["ff", "fd", "df", "dd"],
-)
-def test_the_bits_are_those_of_numpy(rule, options, rng, dtypes, threads):
+@pytest.mark.parametrize("dtypes", ["ff", "fd", "df", "dd"])
+def test_the_bits_are_those_of_numpy(rule, options, rng, dtypes):
+    params, gradients = draw(rng, dtypes[0]), [draw(rng, dtypes[1]) for _ in range(3)]
+    assert_equal_training(rule, options, params, gradients)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(rule, options, rng, threads):
     with zdlfast.threads(threads):
-        assert_equal_training(
-            rule, options, draw(rng, dtypes[0]), [draw(rng, dtypes[1]) for _ in range(3)]
-        )
+        assert_equal_training(rule, options, draw(rng, "f"), [draw(rng, "f") for _ in range(3)])
 
 
 def test_the_bits_are_those_of_numpy_in_any_memory_layout(rule, options, rng):

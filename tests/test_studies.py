@@ -127,7 +127,7 @@ def start(*args, code="pass", **environment):
     ]
     return subprocess.run(
         [sys.executable, *arguments, *map(str, args)],
-        env={**os.environ, **environment}, capture_output=True, timeout=120,
+        env={**os.environ, **environment}, capture_output=True, timeout=300,
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from process import python
-from table import RULES, assert_same_run
-from waiting import wait_until
+from table import KINDS, assert_same_run
+from waiting import PATIENCE, wait_until
 
 import zdlfast
 from zdlfast import _threads
@@ -357,13 +357,13 @@ print(sum(end[task] == start[task] for task in helpers))
 
 
 def test_several_python_threads_with_an_optimizer_each(rng):
-    rules = [row for row in RULES if row.slots] * 2
+    rules, steps = [row for row in KINDS if row.slots] * 2, 50
     start, grads = rng.standard_normal(120_000), rng.standard_normal((7, 120_000))
     results = [None] * len(rules)
 
     def run(place, rule):
         optimizer, params = rule.fast(**rule.options), {"W": start.copy()}
-        for step in range(200):
+        for step in range(steps):
             optimizer.update(params, {"W": grads[step % 7]})
         results[place] = params["W"]
 
@@ -376,11 +376,11 @@ def test_several_python_threads_with_an_optimizer_each(rng):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=100)
+        worker.join(PATIENCE)
         assert not worker.is_alive()
     for place, rule in enumerate(rules):
         numpy, params = rule.numpy(**rule.options), {"W": start.copy()}
-        for step in range(200):
+        for step in range(steps):
             numpy.update(params, {"W": grads[step % 7]})
         assert np.array_equal(results[place], params["W"])
 

@@ -76,7 +76,11 @@ def test_a_class_is_torchs_and_its_steps_are_on_kernels(case, kernels_alone):
 def test_a_class_has_the_signature_and_the_errors_of_torchs(case):
     import inspect
 
-    assert inspect.signature(case.cls) == inspect.signature(case.torchs)
+    signature = inspect.signature(case.cls)
+    names = list(signature.parameters)
+    assert names[-3:] == ["state", "state_min_size", "state_rounding"]
+    theirs = [signature.parameters[name] for name in names[:-3]]
+    assert signature.replace(parameters=theirs) == inspect.signature(case.torchs)
     for arguments in ({"lr": -1.0}, {"weight_decay": -1.0}, {"no_such_option": 1}):
         with pytest.raises((TypeError, ValueError)) as of_torch:
             case.torchs(network(), **arguments)
@@ -432,11 +436,11 @@ def test_what_no_rule_takes_is_an_error_that_says_what_and_why(case, steps):
         set_gradients(params, step)
         optimizer.step()
     params[2].grad = None
-    params[3].data = params[3].data.to(torch.bfloat16)
+    params[3].data = params[3].data.to(torch.float16)
     params[3].grad = torch.ones_like(params[3])
     before = snapshot(params, optimizer)
-    with pytest.raises(TypeError, match=r"takes dense float32 or float64.*got Parameter of torch"
-                       r"\.bfloat16"):  # fmt: skip
+    with pytest.raises(TypeError, match=r"takes dense float32, float64 or bfloat16.*got Param"
+                       r"eter of torch\.float16"):  # fmt: skip
         optimizer.step()
     assert_unchanged(params, optimizer, before)
     assert len(optimizer.state) == (len(params) if steps else 0)
@@ -494,7 +498,7 @@ def test_options_that_are_no_numbers_change_nothing():
 def odd_tensors():
     """Parameters with a gradient that no kernel takes."""
     random = torch.Generator().manual_seed(9)
-    for kind in (torch.bfloat16, torch.float16, torch.complex64):
+    for kind in (torch.float16, torch.complex64):
         param = torch.nn.Parameter(torch.randn(9, generator=random).to(kind))
         param.grad = torch.randn(9, generator=random).to(kind)
         yield param

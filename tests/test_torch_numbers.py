@@ -13,6 +13,7 @@ from torch_table import (  # noqa: E402
     Case,
     array,
     copies,
+    names_of,
     network,
     set_gradients,
     state_of,
@@ -21,21 +22,8 @@ from torch_table import (  # noqa: E402
 
 import zdlfast.torch  # noqa: E402
 from zdlfast import _engine  # noqa: E402
-from zdlfast.torch._others import _SLOTS  # noqa: E402
 
 STEPS = 12
-# A twin's names of state are not torch's.
-NAMES = {
-    "SGD": {"b": "momentum_buffer"},
-    "Adagrad": {"h": "sum"},
-    "Adadelta": {"h": "square_avg", "d": "acc_delta"},
-    "RMSprop": {"h": "square_avg", "v": "square_avg", "a": "grad_avg", "b": "momentum_buffer"},
-    "Adamax": {"m": "exp_avg", "u": "exp_inf"},
-}
-
-
-def names_of(case):
-    return NAMES.get(case.name, {**_SLOTS, "v_max": "max_exp_avg_sq"})
 
 
 def step_twins(twins, arrays, params):

@@ -28,7 +28,7 @@ def test_two_ranks_train_as_one_process_does(tmp_path):
     ]
     try:
         for rank in ranks:
-            printed, errors = rank.communicate(timeout=180)
+            printed, errors = rank.communicate(timeout=300)
             assert rank.returncode == 0, errors
             assert printed.splitlines() == [
                 "DDP trains as one process does",
@@ -60,7 +60,7 @@ def test_parameters_in_shared_memory_are_updated_for_all():
     barrier = context.Barrier(2)
     child = context.Process(target=update_shared, args=(params, barrier))
     child.start()
-    barrier.wait(timeout=120)
-    child.join(120)
+    barrier.wait(timeout=300)
+    child.join(300)
     assert child.exitcode == 0
     assert all(torch.equal(param, torch.full((50,), -1.0)) for param in params)

@@ -9,6 +9,7 @@ import torch
 
 import zdlfast.torch
 from zdlfast import _rules
+from zdlfast.torch._others import _SLOTS
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,21 @@ CASES = [
 CLASSES = list({case.name: case for case in reversed(CASES)}.values())[::-1]
 #: Those of which torch has the same.
 OF_TORCH = [case for case in CASES if case.torchs is not None]
+
+
+# Where they are not those of zdlfast.torch's own rules.
+NAMES = {
+    "SGD": {"b": "momentum_buffer"},
+    "Adagrad": {"h": "sum"},
+    "Adadelta": {"h": "square_avg", "d": "acc_delta"},
+    "RMSprop": {"h": "square_avg", "v": "square_avg", "a": "grad_avg", "b": "momentum_buffer"},
+    "Adamax": {"m": "exp_avg", "u": "exp_inf"},
+}
+
+
+def names_of(case):
+    """torch's names of a twin's state."""
+    return NAMES.get(case.name, {**_SLOTS, "v_max": "max_exp_avg_sq"})
 
 
 def network(seed=0, dtype=torch.float32):

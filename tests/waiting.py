@@ -5,7 +5,7 @@ import linecache
 import sys
 import time
 
-PATIENCE = 100  # seconds until a test gives up
+PATIENCE = 300  # seconds until a test gives up
 
 
 def wait_until(condition):

@@ -106,10 +106,26 @@ cdef inline void *decode(
             entry.coding.format[i], itemsize(entry, 0) == 8, codes_of(entry, i, first),
             scales_of(entry, i, first), buffer, n)
         return buffer
+    if is_bfloat16(entry, i):
+        read_bfloat16(entry, entry.strides, i, i, first, n, buffer)
+        return buffer
     if entry.strides == NULL or entry.strides.is_contiguous[i]:
         return entry.data[i] + first * itemsize(entry, i)
     copy_block(entry.strides, i, entry.data[i], first, n, buffer, True)
     return buffer
+
+
+cdef void read_bfloat16(
+    const Entry *entry, const Strides *strides, int place, int i, Py_ssize_t first, Py_ssize_t n,
+    char *buffer,
+) noexcept nogil:
+    """A block of array `i` of bfloat16, as the loop takes it; `place` is its own in `strides`."""
+    cdef uint16_t[BLOCK] halves
+    cdef const void *codes = entry.data[i] + 2 * first
+    if strides != NULL and not strides.is_contiguous[place]:
+        copy_block(strides, place, entry.data[i], first, n, <char *>halves, True)
+        codes = halves
+    kernels.decode(BFLOAT16, i != 1 and entry.kind & PARAM_DOUBLE, codes, NULL, buffer, n)
 
 
 cdef inline void encode(
@@ -117,14 +133,43 @@ cdef inline void encode(
 ) noexcept nogil:
     """Put a block back that was decoded into the buffer."""
     cdef const Group *group = entry.group
+    cdef uint16_t[BLOCK] halves
+    cdef void *codes = halves
+    cdef bint scattered
     if format_of(entry, i) != FULL:
         kernels.encode(
             entry.coding.format[i], itemsize(entry, 0) == 8, buffer, codes_of(entry, i, first),
-            scales_of(entry, i, first), n, group.stochastic,
-            <uint32_t>mixed(mixed(group.key + <uint64_t>(i - 1)) + <uint64_t>(first // BLOCK)))
+            scales_of(entry, i, first), n, by_chance(entry, i), block_key(entry, i, first))
+        return
+    if is_bfloat16(entry, i):
+        scattered = entry.strides != NULL and not entry.strides.is_contiguous[i]
+        if not scattered:
+            codes = entry.data[i] + 2 * first
+        kernels.encode(
+            BFLOAT16, entry.kind & PARAM_DOUBLE, buffer, codes, NULL, n, by_chance(entry, i),
+            block_key(entry, i, first))
+        if scattered:
+            copy_block(entry.strides, i, entry.data[i], first, n, <char *>halves, False)
         return
     if entry.strides != NULL and not entry.strides.is_contiguous[i]:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, False)
+
+
+cdef inline bint by_chance(const Entry *entry, int i) noexcept nogil:
+    """Whether what is written to array `i` is rounded by chance.
+
+    State in bfloat16 always is: to the nearest, running means would stand still.
+    """
+    return entry.group.stochastic or (
+        i > 0 and (is_bfloat16(entry, i) or format_of(entry, i) == BFLOAT16))
+
+
+cdef inline uint32_t block_key(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
+    """What the chance of a block depends on, which begins at element `first`; 0 without chance."""
+    cdef uint64_t slot = i - 1 if i > 0 else 0      # 0 for the parameter
+    if not by_chance(entry, i):
+        return 0
+    return <uint32_t>mixed(mixed(entry.group.key + slot) + <uint64_t>(first // BLOCK))
 
 
 cdef inline char *codes_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
@@ -134,6 +179,8 @@ cdef inline char *codes_of(const Entry *entry, int i, Py_ssize_t first) noexcept
 
 cdef inline float *scales_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
     """Its scales, from those of element `first` on; NULL if there are none."""
-    if entry.coding.scales[i] == NULL:
+    if entry.coding.format[i] == BFLOAT16:
         return NULL
+    if entry.read != NULL:      # they lie behind the codes
+        return <float *>(entry.data[i] + blocks_of(entry.n) * BLOCK) + first // GROUP
     return <float *>PyArray_BYTES(<PyArrayObject *>entry.coding.scales[i]) + first // GROUP

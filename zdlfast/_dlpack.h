@@ -9,7 +9,13 @@
 
 #include <stdint.h>
 
-enum { ZDL_DLPACK_MAJOR = 1, ZDL_DLPACK_CPU = 1, ZDL_DLPACK_FLOAT = 2 };
+enum {
+    ZDL_DLPACK_MAJOR = 1,
+    ZDL_DLPACK_CPU = 1,
+    ZDL_DLPACK_UINT = 1,
+    ZDL_DLPACK_FLOAT = 2,
+    ZDL_DLPACK_BFLOAT = 4
+};
 
 /* Shape and strides lie in the tensor, which keeps them. */
 struct zdl_tensor {

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from zdlfast import _bfloat16
 from zdlfast import _formats as formats
+from zdlfast._bfloat16 import holds_bfloat16
 
 if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
@@ -29,7 +31,8 @@ class EncodedState:
     format : {"8bit", "bfloat16"}
         How it is encoded.
     dtype : dtype
-        That of the array which it stands for: float32 or float64.
+        That of the array which it stands for: float32 or float64. The state of a parameter of
+        bfloat16 is one of float32, as its rule computes it.
     shape : tuple of int
         The same of its shape.
     signed : bool
@@ -68,7 +71,7 @@ class EncodedState:
         scales: NDArray[np.float32] | None,
     ) -> None:
         # The one object that NumPy has for such a dtype, which the engine knows by its address.
-        self.format, self.dtype = format, np.dtype(np.dtype(dtype).type)
+        self.format, self.dtype = format, np.dtype(_bfloat16.computed(np.dtype(dtype)).type)
         self.shape = tuple(shape)
         self.signed, self.codes, self.scales = signed, codes, scales
 
@@ -213,67 +216,83 @@ def _zeros(n: int, dtype: Any) -> NDArray[Any]:
     return room[past : past + bytes].view(dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoding:
-    """How state is encoded of the parameters that have the same options, in one step.
+    """How numbers are encoded of the parameters that have the same options, in one step.
 
     Attributes
     ----------
-    format : str
-        Which format.
+    format : str or None
+        That of their state; None for arrays of the parameters' own dtypes.
     min_size : int
-        The least number of elements that are encoded.
+        The least number of elements that are in this format.
     stochastic : bool
-        Whether state in 8 bits is rounded by chance.
-    key : int
-        What the chance of this step depends on.
+        Whether state in 8 bits is rounded by chance, and parameters of bfloat16.
+    seed, step : int
+        What chance depends on.
     positive, exact : tuple of str
-        The slots that are never negative, and those that are not encoded.
+        The slots that are never negative, and those that are in no format.
     """
 
-    format: str
+    format: str | None
     min_size: int
     stochastic: bool
-    key: int
+    seed: int
+    step: int
     positive: tuple[str, ...]
     exact: tuple[str, ...]
 
     def takes(self, slot: str, param: Any) -> bool:
         """Whether a slot of this parameter is encoded."""
         return (
-            slot not in self.exact
+            self.format is not None
+            and slot not in self.exact
             and type(param) is np.ndarray
-            and param.dtype.type in (np.float32, np.float64)
+            and _bfloat16.computed(param.dtype).type in (np.float32, np.float64)
             and param.size >= self.min_size
         )
 
     def fresh(self, slot: str, param: NDArray[Any]) -> EncodedState:
         """Encoded zeros."""
+        assert self.format is not None
         signed = slot not in self.positive
         return EncodedState.zeros(self.format, param.dtype, param.shape, signed)
 
-    def of(self, slot: str, array: NDArray[Any]) -> EncodedState:
-        """State that was not encoded, or in another format."""
-        return EncodedState.of(array, self.format, slot not in self.positive)
+    def converted(self, slot: str, state: Any, param: Any) -> Any:
+        """The state of a parameter as it has to be kept: itself, or in another format."""
+        format = self.format if self.takes(slot, param) else None
+        if format == (state.format if isinstance(state, EncodedState) else None):
+            return state
+        return in_format(state, format, slot not in self.positive, param)
 
-    def store(self, place: int, state: EncodedState, array: NDArray[Any]) -> None:
-        """Encode the new state of a rule's slot; slots are counted from 1 on."""
+    def store(self, place: int, held: EncodedState | NDArray[Any], array: NDArray[Any]) -> None:
+        """Put new numbers into encoded state, or into an array of bfloat16.
+
+        Parameters
+        ----------
+        place : int
+            0 for the parameter, which is rounded to the nearest if nobody asks for chance; from 1
+            on for the slots of its rule, which are rounded by chance in bfloat16.
+        """
+        format = held.format if isinstance(held, EncodedState) else "bfloat16"
         random = None
-        if self.stochastic or state.format == "bfloat16":
-            key = formats.mixed((self.key + place) % 2**64)
-            random = formats.random_bits(key, formats.blocks_of(state.size))
-        state.store(array, random)
+        if self.stochastic or (place > 0 and format == "bfloat16"):
+            key = formats.mixed((step_key(self.seed, self.step) + place) % 2**64)
+            random = formats.random_bits(key, formats.blocks_of(held.size))
+        if isinstance(held, EncodedState):
+            held.store(array, random)
+        else:
+            _bfloat16.store(held, array, random)
 
 
-def encoding_of(optimizer: "Optimizer", updates: int) -> Encoding | None:
-    """How an optimizer's state is encoded in the step after so many updates, if it is at all."""
-    if optimizer.state is None:
-        return None
+def encoding_of(optimizer: "Optimizer", updates: int) -> Encoding:
+    """How an optimizer's numbers are encoded in the step after so many updates."""
     return Encoding(
         optimizer.state,
         optimizer.state_min_size,
         optimizer.state_rounding == "stochastic",
-        step_key(optimizer.state_seed, updates + 1),
+        optimizer.state_seed,
+        updates + 1,
         optimizer._positive,
         optimizer._exact,
     )
@@ -285,16 +304,23 @@ def step_key(seed: int, step: int) -> int:
     return formats.mixed((formats.mixed(seed % 2**64) + int(float(step))) % 2**64)
 
 
-def in_format(encoding: Encoding | None, slot: str, state: Any, param: Any) -> Any:
-    """The state of a parameter as it has to be kept: itself, or in another format."""
-    format = encoding.format if encoding is not None and encoding.takes(slot, param) else None
-    encoded = isinstance(state, EncodedState)
-    if (state.format if encoded else None) == format:
-        return state
-    array = state.numpy() if encoded else state
-    return array if encoding is None or format is None else encoding.of(slot, array)
+def in_format(state: Any, format: str | None, signed: bool, param: Any) -> Any:
+    """The state of a parameter in another format, or as an array of the parameter's dtype.
+
+    Each number is rounded to the nearest.
+    """
+    array = decoded(state)
+    if format is not None:
+        return EncodedState.of(array, format, signed)
+    if holds_bfloat16(param):
+        rounded = np.empty(array.shape, param.dtype)
+        _bfloat16.store(rounded, array)
+        return rounded
+    return array
 
 
-def decoded(state: Any) -> Any:
-    """State as a rule takes it."""
-    return state.numpy() if isinstance(state, EncodedState) else state
+def decoded(value: Any) -> Any:
+    """A parameter, a gradient or state as a rule takes it: of float32 if it has fewer bits."""
+    if isinstance(value, EncodedState):
+        return value.numpy()
+    return _bfloat16.widened(value) if holds_bfloat16(value) else value

@@ -34,6 +34,7 @@ class Rollback:
 
 @disjoint_base
 class Kernel:
+    rule: str
     options: tuple[str, ...]
     slots: tuple[str, ...]
     numbers: tuple[str, ...]
@@ -96,6 +97,7 @@ class Plan:
         maximize: bool = False,
         own_decay: bool = False,
         wide: Kernel | None = None,
+        keeping: Any = None,
     ) -> None: ...
 
 @disjoint_base

@@ -29,7 +29,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
 from libc.math cimport INFINITY, fmod, isfinite, sqrt
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, llabs, malloc, realloc
 from libc.string cimport memcpy, memset, strcmp
 
@@ -59,7 +59,7 @@ from zdlfast._kernels cimport (
     Rule,
 )
 
-from zdlfast._encoded import EncodedState
+from zdlfast._encoded import EncodedState, in_format
 from zdlfast._gradients import add_squares
 from zdlfast._threads import get_num_threads
 from zdlfast._validation import is_finite
@@ -99,11 +99,12 @@ cdef extern from "_tuning.h":
 # and Cython's own declarations would count each of them.
 cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyArrayObject
-    ctypedef struct PyArray_Descr
     ctypedef struct PyTypeObject:
         pass
+    ctypedef struct PyArray_Descr:
+        PyTypeObject *typeobj
     PyTypeObject PyArray_Type
-    enum: NPY_FLOAT, NPY_DOUBLE, NPY_UINT8, NPY_UINT16
+    enum: NPY_FLOAT, NPY_DOUBLE, NPY_UINT8, NPY_UINT16, NPY_USERDEF
     enum: NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE
     enum: NPY_KEEPORDER
     bint PyArray_Check(PyObject *value) nogil
@@ -151,6 +152,8 @@ cdef extern from "Python.h":
     void PyErr_Clear()
     PyObject *Py_None
     void *Py_TYPE(PyObject *value)
+    PyObject *PyType_GetName(PyTypeObject *kind)
+    int PyUnicode_CompareWithASCIIString(PyObject *text, const char *other)
     void Py_INCREF(PyObject *value)
     void Py_DECREF(PyObject *value)
     void Py_XINCREF(PyObject *value)
@@ -169,7 +172,8 @@ cdef extern from *:
 
 # How a tensor of another library is read.
 cdef extern from "_dlpack.h":
-    enum: ZDL_DLPACK_MAJOR, ZDL_DLPACK_CPU, ZDL_DLPACK_FLOAT
+    enum: ZDL_DLPACK_MAJOR, ZDL_DLPACK_CPU
+    enum: ZDL_DLPACK_UINT, ZDL_DLPACK_FLOAT, ZDL_DLPACK_BFLOAT
     ctypedef struct Tensor "struct zdl_tensor":
         void *data
         int device_type
@@ -194,6 +198,7 @@ cdef enum:
 cdef PyArray_Descr *float32 = PyArray_DescrFromType(NPY_FLOAT)
 cdef PyArray_Descr *float64 = PyArray_DescrFromType(NPY_DOUBLE)
 cdef void *memmap_type = <PyObject *>np.memmap
+cdef int bfloat16_type = -1     # the number that NumPy has for it, once it was met
 
 
 # ------------------------------------------------------------------ instruction sets

@@ -40,6 +40,9 @@ cdef inline object key_of(const Entry *entry, Py_ssize_t place):
 
 
 cdef inline Py_ssize_t itemsize(const Entry *entry, int i) noexcept nogil:
+    """The bytes of an element of array `i`; of encoded state, as the loop takes it."""
+    if is_bfloat16(entry, i):
+        return 2
     return 8 if entry.kind & (GRAD_DOUBLE if i == 1 else PARAM_DOUBLE) else 4
 
 
@@ -48,19 +51,45 @@ cdef inline int64_t length(const Entry *entry) noexcept nogil:
     return <int64_t>entry.n * entry.width
 
 
-cdef inline int float_kind(PyArrayObject *array, bint *native) noexcept nogil:
-    """1 for float64, 0 for float32, -1 for anything else."""
+cdef enum:
+    FLOAT32_KIND
+    FLOAT64_KIND
+    BFLOAT16_KIND
+    OTHER_KIND
+
+
+cdef inline int float_kind(PyArrayObject *array, bint *native) noexcept:
+    """What the elements of an array are."""
     cdef PyArray_Descr *dtype = PyArray_DESCR(array)
     cdef int kind
     if dtype == float64:
-        return 1
+        return FLOAT64_KIND
     if dtype == float32:
-        return 0
+        return FLOAT32_KIND
     kind = PyArray_TYPE(array)
+    if kind >= NPY_USERDEF:
+        return BFLOAT16_KIND if holds_bfloat16(array) else OTHER_KIND
     if kind != NPY_FLOAT and kind != NPY_DOUBLE:
-        return -1
+        return OTHER_KIND
     native[0] = native[0] and PyArray_ISNOTSWAPPED(array)
-    return kind == NPY_DOUBLE
+    return FLOAT64_KIND if kind == NPY_DOUBLE else FLOAT32_KIND
+
+
+cdef bint holds_bfloat16(PyArrayObject *array) noexcept:
+    """Whether an array is one of bfloat16, as `zdlfast._bfloat16` says; runs no Python code."""
+    global bfloat16_type
+    cdef PyObject *name
+    if PyArray_TYPE(array) != bfloat16_type:
+        if PyArray_ITEMSIZE(array) != 2:
+            return False
+        name = PyType_GetName(PyArray_DESCR(array).typeobj)
+        if name == NULL:
+            PyErr_Clear()
+            return False
+        if PyUnicode_CompareWithASCIIString(name, b"bfloat16") == 0:
+            bfloat16_type = PyArray_TYPE(array)
+        Py_DECREF(name)
+    return PyArray_TYPE(array) == bfloat16_type and PyArray_ISNOTSWAPPED(array)
 
 
 cdef inline bint is_array(PyObject *value) noexcept:
@@ -147,11 +176,13 @@ cdef int classify(Entry *entry, int count) except -1:
         return 0
     wide = float_kind(arrays[0], &native)
     ndim, shape = PyArray_NDIM(arrays[0]), PyArray_DIMS(arrays[0])
-    if wide < 0 or ndim > MAX_DIMS:
+    if wide == OTHER_KIND or ndim > MAX_DIMS:
         return 0
     for axis in range(ndim):
         n *= shape[axis]
-    entry.kind, entry.n = PARAM_DOUBLE if wide else 0, n
+    entry.kind, entry.n = PARAM_DOUBLE if wide == FLOAT64_KIND else 0, n
+    if wide == BFLOAT16_KIND:
+        mark_bfloat16(entry, 0)
     for i in range(count):
         if entry.values[i] == NULL:
             complete = False
@@ -169,10 +200,12 @@ cdef int classify(Entry *entry, int count) except -1:
             if not is_array(entry.values[i]) or PyArray_NDIM(arrays[i]) != ndim:
                 return 0
             kind = float_kind(arrays[i], &native)
-            if i == 1 and kind == 1:
-                entry.kind |= GRAD_DOUBLE
-            elif kind != wide and (i != 1 or kind < 0):
+            if kind == OTHER_KIND or (i > 1 and kind != wide):
                 return 0
+            if i == 1 and kind == FLOAT64_KIND:
+                entry.kind |= GRAD_DOUBLE
+            if kind == BFLOAT16_KIND:
+                mark_bfloat16(entry, i)
             for axis in range(ndim):
                 if PyArray_DIMS(arrays[i])[axis] != shape[axis]:
                     return 0
@@ -186,7 +219,7 @@ cdef int classify(Entry *entry, int count) except -1:
     if not complete or n == 0:
         return 0
     if entry.coding != NULL:
-        order &= ~NPY_ARRAY_F_CONTIGUOUS    # codes are in the order of C
+        order &= ~NPY_ARRAY_F_CONTIGUOUS    # codes are in the order of C, and so is chance
     # Aligned, and contiguous in one common order: anything else needs strided iteration.
     if not native or not order & NPY_ARRAY_ALIGNED or order == NPY_ARRAY_ALIGNED:
         for i in range(count):
@@ -203,6 +236,11 @@ cdef int classify(Entry *entry, int count) except -1:
 cdef inline int format_of(const Entry *entry, int i) noexcept nogil:
     """How array `i` of an entry is kept."""
     return FULL if entry.coding == NULL else entry.coding.format[i]
+
+
+cdef inline bint is_bfloat16(const Entry *entry, int i) noexcept nogil:
+    """Whether array `i` of an entry, which is kept in full, is one of bfloat16."""
+    return entry.coding != NULL and entry.coding.is_bfloat16[i]
 
 
 cdef inline int wanted_format(const Entry *entry, int i) noexcept nogil:
@@ -353,9 +391,16 @@ cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept n
     """Piece `i` of an entry's memory, if that is an array and has any."""
     cdef PyArrayObject *array
     cdef int axis
-    if entry.road == USUAL and entry.coding == NULL:
+    if entry.road == USUAL and i < entry.count and format_of(entry, i) == FULL:
         found_bounds(entry, i, &extent.low, &extent.high)
         extent.written = i != 1
+        return entry.n > 0
+    if entry.read != NULL:
+        if i >= entry.count:
+            return False        # a tensor has its scales with its codes
+        extent.low = <uintptr_t>entry.data[i]
+        extent.high = extent.low + packed_bytes(entry.n)
+        extent.written = True
         return entry.n > 0
     array = memory_of(entry, i)
     if array == NULL or not PyArray_Check(<PyObject *>array):

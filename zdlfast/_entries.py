@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zdlfast import _validation as validation
-from zdlfast._encoded import EncodedState, decoded, in_format
+from zdlfast._bfloat16 import holds_bfloat16, is_bfloat16
+from zdlfast._encoded import EncodedState, decoded
 
 if TYPE_CHECKING:
     from zdlfast._engine import Rollback
@@ -74,7 +75,7 @@ def make_entry(
     encoding = group.encoding
     for i, array in enumerate(held):
         if array is None:
-            if encoding is not None and encoding.takes(slots[i], param):
+            if encoding.takes(slots[i], param):
                 state.append(encoding.fresh(slots[i], param))
                 plain = False
             else:
@@ -83,8 +84,8 @@ def make_entry(
         if not (validation.is_like(array, dtype, shape) and array.flags.writeable):
             validation.check_state(f"{slots[i]}[{key!r}]", array, param, grad)
             plain = False
-        if encoding is not None or isinstance(array, EncodedState):
-            array = in_format(encoding, slots[i], array, param)
+        if encoding.format is not None or isinstance(array, EncodedState):
+            array = encoding.converted(slots[i], array, param)
             plain = plain and not isinstance(array, EncodedState)
         state.append(array)
     return Entry(place, key, value, param, grad, held, tuple(state), plain, group)
@@ -112,7 +113,9 @@ def frozen_state(param: Any) -> Any:
         zeros = zeros_like(param)
     except (TypeError, ValueError):
         return np.zeros(())  # what is no array of numbers is not updated, ever
-    return zeros if validation.dtype_of(zeros).kind in "fcO" else np.zeros(np.shape(zeros))
+    dtype = validation.dtype_of(zeros)
+    is_state = dtype.kind in "fcO" or is_bfloat16(dtype)
+    return zeros if is_state else np.zeros(np.shape(zeros))
 
 
 def run(
@@ -149,12 +152,16 @@ def run(
         if type(entry.param) is np.ndarray and entry.param.ndim == 0:
             _run_0d(rule, entry)
             continue
-        state = entry.state if entry.plain else map(decoded, entry.state)
-        result, *state = entry.group.apply(rule, entry.param, entry.grad, *state)
         if entry.plain:
+            _, *state = entry.group.apply(rule, entry.param, entry.grad, *entry.state)
             entry.state = tuple(state)
             continue
+        operands = map(decoded, (entry.param, entry.grad, *entry.state))
+        result, *state = entry.group.apply(rule, *operands)
         entry.state = _encoded(entry, state)
+        if holds_bfloat16(entry.param):
+            entry.group.encoding.store(0, entry.param, result)
+            continue
         # Numbers are replaced, and so is what an array's own operators made a new one of.
         if result is not entry.param or (
             entry.param is not entry.value and not isinstance(entry.value, np.ndarray)
@@ -171,9 +178,11 @@ def _run_0d(rule: Callable[..., tuple[Any, ...]], entry: Entry) -> None:
     held = list(map(decoded, entry.state))
     operands = [
         value.reshape(1) if isinstance(value, np.ndarray) else value
-        for value in (entry.param, entry.grad, *held)
+        for value in (decoded(entry.param), decoded(entry.grad), *held)
     ]
-    _, *state = entry.group.apply(rule, *operands)
+    result, *state = entry.group.apply(rule, *operands)
+    if holds_bfloat16(entry.param):
+        entry.group.encoding.store(0, entry.param, result)
     entry.state = _encoded(entry, [
         held if new is operand else np.reshape(new, ())
         for new, operand, held in zip(state, operands[2:], held, strict=True)
@@ -181,13 +190,10 @@ def _run_0d(rule: Callable[..., tuple[Any, ...]], entry: Entry) -> None:
 
 
 def _encoded(entry: Entry, state: list[Any]) -> tuple[Any, ...]:
-    """The new state of an entry; what was encoded is, in place."""
-    encoding = entry.group.encoding
-    if encoding is None:
-        return tuple(state)
+    """The new state of an entry; what has fewer bits than a rule computes in, in place."""
     for place, held in enumerate(entry.state):
-        if isinstance(held, EncodedState):
-            encoding.store(place + 1, held, state[place])
+        if isinstance(held, EncodedState) or holds_bfloat16(held):
+            entry.group.encoding.store(place + 1, held, state[place])
             state[place] = held
     return tuple(state)
 

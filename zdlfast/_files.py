@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from zdlfast import _state
+from zdlfast._bfloat16 import bfloat16, is_bfloat16
 from zdlfast._rules import RULES
 
 if TYPE_CHECKING:
@@ -279,12 +280,15 @@ def _pack(
         if isinstance(value, np.ma.MaskedArray):
             raise TypeError(f"{what}[{key!r}] is a masked array, whose mask would be lost")
         if isinstance(value, np.ndarray | np.generic):
-            if value.dtype.kind not in _NUMBERS:
+            array = np.asarray(value)
+            if is_bfloat16(array.dtype):
+                array, entry["bfloat16"] = array.view(np.uint16), True
+            if array.dtype.kind not in _NUMBERS:
                 raise TypeError(f"{what}[{key!r}] has dtype {value.dtype}, expected numbers")
             name, _ = names.setdefault(id(value), (f"{what}.{i}", value))
             entry["array"] = name
             entry["scalar"] = isinstance(value, np.generic)
-            arrays[name] = np.asarray(value)
+            arrays[name] = array
         elif isinstance(value, int | float):
             entry["number"] = value
         elif isinstance(value, dict) and what != "params":
@@ -409,6 +413,8 @@ def _unpack_key(key: Any) -> Any:
 def _unpack_value(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
     if "array" in entry:
         array = arrays[entry["array"]]
+        if "bfloat16" in entry:
+            array = array.view(bfloat16())
         return array.reshape(())[()] if entry["scalar"] else array
     if "encoded" in entry:
         parts = dict(entry["encoded"])

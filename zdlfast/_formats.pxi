@@ -1,10 +1,15 @@
-# State in few bits, as an entry has it. Included by _engine.pyx. _encoded.py has the object that
-# holds it, _kernels_formats.pxi reads and writes its codes.
+# What has fewer bits than a loop computes in, as an entry has it. Included by _engine.pyx.
+# _encoded.py has the object that holds encoded state, _bfloat16.py tells arrays of bfloat16;
+# _kernels_formats.pxi reads and writes the codes of both.
 
 cdef void *encoded_type = <PyObject *>EncodedState
+cdef dict formats = {
+    FULL: None, BFLOAT16: "bfloat16", SIGNED_8BIT: "8bit", UNSIGNED_8BIT: "8bit"
+}
 
-# Of the arrays of an entry, those that are encoded.
+# Of the arrays of an entry, those that are encoded, and those of bfloat16.
 cdef struct Coding:
+    bint[MAX_ARRAYS] is_bfloat16    # an array of NumPy's with such numbers; its format is FULL
     int[MAX_ARRAYS] format          # FULL: an array as it is
     PyObject *codes[MAX_ARRAYS]     # held; what the object has there, or NULL
     PyObject *scales[MAX_ARRAYS]    # held; the same
@@ -18,16 +23,37 @@ cdef Coding *find_coding(PyObject **values, int count) except? NULL:
         if values[i] == NULL or Py_TYPE(values[i]) != encoded_type:
             continue
         if coding == NULL:
-            coding = <Coding *>malloc(sizeof(Coding))
-            if coding == NULL:
-                raise MemoryError("no memory for an update of encoded state")
-            memset(coding, 0, sizeof(Coding))
+            coding = new_coding()
         try:
             find_codes(coding, i, <object>values[i])
         except BaseException:
             free_coding(coding)
             raise
     return coding
+
+
+cdef Coding *new_coding() except NULL:
+    cdef Coding *coding = <Coding *>malloc(sizeof(Coding))
+    if coding == NULL:
+        raise MemoryError("no memory for an update of encoded state")
+    memset(coding, 0, sizeof(Coding))
+    return coding
+
+
+cdef int mark_bfloat16(Entry *entry, int i) except -1:
+    """Note that array `i` of an entry is one of bfloat16."""
+    if entry.coding == NULL:
+        entry.coding = new_coding()
+    entry.coding.is_bfloat16[i] = True
+    return 0
+
+
+cdef int set_format(Entry *entry, int i, int format) except -1:
+    """Note that array `i` of an entry is encoded."""
+    if entry.coding == NULL:
+        entry.coding = new_coding()
+    entry.coding.format[i] = format
+    return 0
 
 
 cdef int find_codes(Coding *coding, int i, encoded) except -1:
@@ -57,11 +83,20 @@ cdef void free_coding(Coding *coding) noexcept:
 
 cdef inline bint is_whole(const Coding *coding, int i, Py_ssize_t n) noexcept:
     """Whether codes and scales are those of `n` elements."""
-    cdef Py_ssize_t blocks = (n + BLOCK - 1) // BLOCK
     if coding.format[i] == BFLOAT16:
         return is_memory(coding.codes[i], NPY_UINT16, n)
-    return is_memory(coding.codes[i], NPY_UINT8, blocks * BLOCK) and is_memory(
-        coding.scales[i], NPY_FLOAT, blocks * GROUPS)
+    return is_memory(coding.codes[i], NPY_UINT8, blocks_of(n) * BLOCK) and is_memory(
+        coding.scales[i], NPY_FLOAT, blocks_of(n) * GROUPS)
+
+
+cdef inline Py_ssize_t blocks_of(Py_ssize_t n) noexcept nogil:
+    """How many blocks `n` elements take."""
+    return (n + BLOCK - 1) // BLOCK
+
+
+cdef inline Py_ssize_t packed_bytes(Py_ssize_t n) noexcept nogil:
+    """Those of a tensor with state in 8 bits: all codes, and behind them the scales."""
+    return blocks_of(n) * (BLOCK + GROUPS * <Py_ssize_t>sizeof(float))
 
 
 cdef inline bint is_memory(PyObject *value, int kind, Py_ssize_t n) noexcept:

@@ -66,8 +66,9 @@ def encode_8bit(
 ) -> tuple[NDArray[np.uint8], _Floats]:
     """Codes and scales of whole blocks of elements.
 
-    A group that holds NaN or infinity becomes NaN, all of it. What is larger than zero and has no
-    sign never becomes zero: it may be divided by.
+    A group that holds NaN or infinity becomes NaN, all of it; so does one that holds less than zero,
+    or -0.0, and has no sign. What is larger than zero and has no sign never becomes zero: it may be
+    divided by.
 
     Parameters
     ----------
@@ -76,11 +77,11 @@ def encode_8bit(
     """
     start, start_bits, last, top = _range(signed)
     bits = x.view(np.uint32).reshape(-1, GROUP)
-    largest = (bits & _MAGNITUDE).max(axis=1, initial=0)
+    magnitude = bits & _MAGNITUDE if signed else bits
+    largest = magnitude.max(axis=1, initial=0)
     finite = largest < _INFINITE
     scales = np.where(finite, largest, _NOT_A_NUMBER).view(np.float32)
-    bits = np.where(finite[:, None], bits, np.uint32(0))
-    magnitude = bits & _MAGNITUDE
+    bits, magnitude = (np.where(finite[:, None], b, np.uint32(0)) for b in (bits, magnitude))
     factor = top / np.maximum(np.where(finite, scales, np.float32(0)), _LEAST_SCALE)
     scaled = (magnitude.view(np.float32) * factor[:, None] + start).view(np.uint32) - start_bits
     up: _Bits | np.uint32 = _HALF_CODE
@@ -132,6 +133,17 @@ def mixed(number: int) -> int:
     return x ^ (x >> 31)
 
 
+def _noise() -> _Bits:
+    """A number for each place of half a block, that looks random: MurmurHash3's finalizer."""
+    x: _Bits = np.arange(BLOCK // 2, dtype=np.uint32)
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> np.uint32(16))
+
+
+_NOISE = _noise()
+
+
 def random_bits(key: int, blocks: int) -> _Bits:
     """16 random bits for each element of an array of so many blocks.
 
@@ -139,10 +151,6 @@ def random_bits(key: int, blocks: int) -> _Bits:
     """
     words = [mixed((key + k) & _64_BITS) & 0xFFFFFFFF for k in range(blocks)]
     keys: _Bits = np.array(words, np.uint32)
-    places: _Bits = np.arange(BLOCK // 2, dtype=np.uint32)
-    x: _Bits = np.add.outer(keys, places)
-    # The finalizer of MurmurHash3. Its 32 bits are enough for an element in each half of a block.
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    x = x ^ (x >> np.uint32(16))
+    x: _Bits = np.bitwise_xor.outer(keys, _NOISE) * np.uint32(0x85EBCA6B)
+    # 32 bits are enough for an element in each half of a block.
     return np.hstack([x >> np.uint32(16), x & np.uint32(0xFFFF)]).reshape(-1)

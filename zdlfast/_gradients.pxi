@@ -101,6 +101,14 @@ cdef inline const void *block_of(
 ) noexcept nogil:
     """A block of a gradient in the order of C: where it lies, or in the buffer."""
     cdef const Entry *entry = &job.entries[k]
+    cdef Py_ssize_t past = 0
+    if is_bfloat16(entry, 1):
+        while past < n:
+            read_bfloat16(
+                entry, job.strides[k], 0, 1, first + past, min(<Py_ssize_t>BLOCK, n - past),
+                buffer + past * sizeof(float))
+            past += BLOCK
+        return buffer
     if job.strides[k] == NULL:
         return entry.data[1] + first * itemsize(entry, 1)
     copy_block(job.strides[k], 0, entry.data[1], first, n, buffer, True)
@@ -136,7 +144,7 @@ cdef bint has_nonfinite(const SumJob *job, Py_ssize_t k) noexcept nogil:
     cdef const Entry *entry = &job.entries[k]
     cdef const double *values
     cdef Py_ssize_t first = 0, n, i
-    if itemsize(entry, 1) == 4:
+    if itemsize(entry, 1) != 8:
         return True         # squares of float32 are finite in double precision
     while first < entry.n:
         n = min(<Py_ssize_t>SUMMED, entry.n - first)

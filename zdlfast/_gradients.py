@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zdlfast import _validation as validation
+from zdlfast._encoded import decoded
 
 if TYPE_CHECKING:
     from zdlfast._optimizer import Optimizer
@@ -53,7 +54,7 @@ def add_squares(total: float, key: Any, grad: Any) -> float:
     if isinstance(grad, np.ma.MaskedArray):
         grad = grad.filled(0)  # what is masked is not there
     try:
-        for chunk in square_sums(np.asarray(grad)):
+        for chunk in square_sums(np.asarray(decoded(grad))):
             total += chunk
     except (TypeError, ValueError) as error:
         raise TypeError(f"grads[{key!r}] has no norm: {error}") from None

@@ -45,7 +45,6 @@ cdef class Groups:
     cdef bint own_decay         # whether the rule does decoupled weight decay itself
     cdef double clip_norm       # infinite for no limit
     cdef int nonfinite
-    cdef bint encodes           # whether any of them does
     cdef uint64_t seed
 
     def __cinit__(self):
@@ -86,7 +85,7 @@ cdef class Groups:
         if self.array != &self.first:
             free(self.array)
         self.array, self.count, self.known = array, count, False
-        self.schedules, self.encodes = [], False
+        self.schedules = []
         for k in range(count):
             given = options[k]
             lr = given.get("lr")
@@ -103,7 +102,6 @@ cdef class Groups:
             limit = option_of(optimizer, given, "clip_value")
             array[k].clip_value = INFINITY if limit is None else limit
             learn_formats(&array[k], optimizer, given)
-            self.encodes = self.encodes or array[k].encodes
         self.place_of = None if overrides is None else overrides.group_of
         limit = optimizer.clip_norm
         self.own_decay = optimizer._own_decay
@@ -130,7 +128,7 @@ cdef class Groups:
 
     cdef void set_keys(self, double step) noexcept:
         """Let the chance of rounding be that of a step."""
-        cdef uint64_t key = mixed(mixed(self.seed) + <uint64_t>fmod(step, 2.0**64))
+        cdef uint64_t key = step_key(self.seed, step)
         cdef Py_ssize_t k
         for k in range(self.count):
             self.array[k].key = key
@@ -161,6 +159,11 @@ cdef class Groups:
         if found == NULL:
             return NULL
         return &self.array[<Py_ssize_t><object>found]
+
+
+cdef inline uint64_t step_key(uint64_t seed, double step) noexcept nogil:
+    """What the chance of one step depends on."""
+    return mixed(mixed(seed) + <uint64_t>(step if step < 2.0**64 else fmod(step, 2.0**64)))
 
 
 cdef int learn_formats(Group *group, optimizer, dict given) except -1:

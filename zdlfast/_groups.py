@@ -37,7 +37,7 @@ class Group:
     p_decay: float
     flush: bool
     frozen: bool
-    encoding: Encoding | None = None
+    encoding: Encoding
 
     def apply(self, rule: Callable[..., tuple[Any, ...]], p: Any, g: Any, *state: Any) -> Any:
         """The new parameter and the new state."""

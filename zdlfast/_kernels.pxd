@@ -73,9 +73,9 @@ cdef enum:
     SUMMED = 4096
     LANES = 16
 
-# A block of `n` elements of state from its codes, as the loop takes it; and back, for which there
-# has to be room for a whole block. State of 8 bits is rounded by chance if that is asked, and
-# bfloat16 always, with the key of the block.
+# A block of `n` elements from their codes, as the loop takes it; and back, for which there has to
+# be room for a whole block. They are rounded to the nearest or by chance, with the key of the
+# block.
 ctypedef void (*Decode)(
     int format, bint is_double, const void *codes, const float *scales, void *values,
     Py_ssize_t n

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zdlfast._bfloat16 import is_bfloat16
 from zdlfast._encoded import EncodedState
 from zdlfast._options import OPTIONS
 from zdlfast._saved_options import packed, unpacked
@@ -184,7 +185,9 @@ def _container(
 def _array(name: str, value: Any, copies: bool) -> np.ndarray | EncodedState:
     if isinstance(value, Mapping):
         return EncodedState.from_dict(name, value)
-    if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fcO":
+    if not isinstance(value, np.ndarray | np.generic) or not (
+        value.dtype.kind in "fcO" or is_bfloat16(value.dtype)
+    ):
         what = value.dtype if hasattr(value, "dtype") else type(value).__name__
         raise TypeError(f"the state {name} must be an array of floats, got {what}")
     return np.array(value) if copies else np.asarray(value)

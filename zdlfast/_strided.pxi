@@ -6,6 +6,7 @@
 # nothing later: it cannot fail half-way.
 
 ctypedef fused Word:
+    uint16_t
     uint32_t
     uint64_t
 
@@ -140,6 +141,8 @@ cdef void copy_block(
         run = min(of.shape[last] - index[last], count) if last >= 0 else 1
         if itemsize == 8:
             copy_run[uint64_t](<uint64_t *>buffer, element, stride, run, of.swapped[i], to_buffer)
+        elif itemsize == 2:
+            copy_run[uint16_t](<uint16_t *>buffer, element, stride, run, of.swapped[i], to_buffer)
         else:
             copy_run[uint32_t](<uint32_t *>buffer, element, stride, run, of.swapped[i], to_buffer)
         count -= run
@@ -226,7 +229,9 @@ cdef inline void swap_bytes(Word *words, Py_ssize_t count) noexcept nogil:
     cdef Word w
     for k in range(count):
         w = words[k]
-        if Word is uint32_t:
+        if Word is uint16_t:
+            w = <uint16_t>((w >> 8) | (w << 8))
+        elif Word is uint32_t:
             w = (w >> 24) | ((w >> 8) & <uint32_t>0xFF00) | ((w & <uint32_t>0xFF00) << 8) | (
                 w << 24)
         else:

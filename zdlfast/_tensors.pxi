@@ -35,6 +35,8 @@ cdef class Plan:
         Whether the rule's last option is decoupled weight decay.
     wide : Kernel, optional
         What takes the place of `kernel` where numbers in the state are in double precision.
+    keeping : object, optional
+        How state is kept: with the attributes of an optimizer that say so.
     """
 
     cdef Kernel kernel
@@ -42,12 +44,16 @@ cdef class Plan:
     cdef double[MAX_OPTIONS] options
     cdef double weight_decay
     cdef bint decoupled, maximize, own_decay, has_state
+    cdef Group kept         # what says how state is kept
 
     def __init__(
         self, Kernel kernel, tuple options, *, double weight_decay=0.0, bint decoupled=False,
-        bint maximize=False, bint own_decay=False, Kernel wide=None,
+        bint maximize=False, bint own_decay=False, Kernel wide=None, keeping=None,
     ):
         cdef int i
+        memset(&self.kept, 0, sizeof(Group))
+        if keeping is not None:
+            learn_formats(&self.kept, keeping, {})
         if len(options) != len(kernel.options):
             raise ValueError(f"the kernel takes {kernel.options}, got {options}")
         for i in range(len(options)):
@@ -55,13 +61,18 @@ cdef class Plan:
         self.kernel, self.wide = kernel, kernel if wide is None else wide
         self.weight_decay, self.decoupled, self.maximize = weight_decay, decoupled, maximize
         self.own_decay = own_decay
-        self.has_state = bool(kernel.slots or kernel.numbers or kernel.counter)
+        self.has_state = bool(
+            kernel.slots or kernel.numbers or kernel.counter or self.kept.stochastic)
 
     cdef void fill(
-        self, Group *group, Kernel kernel, double lr, double t, double *numbers
+        self, Group *group, Kernel kernel, double lr, double t, double step, double *numbers
     ) noexcept:
-        """Compute what is of step `t`; `numbers` become those after it."""
-        memset(group, 0, sizeof(Group))
+        """Compute what is of step `t`, with the chance of `step`.
+
+        `numbers` become those after it.
+        """
+        group[0] = self.kept
+        group.key = step_key(0, step)
         group.weight_decay, group.clip_value = self.weight_decay, INFINITY
         group.decoupled, group.maximize = self.decoupled, self.maximize
         if kernel.lr >= 0:
@@ -108,6 +119,7 @@ cdef inline bint is_changing(PyObject *key) except -1:
 
 cdef str PARAMS = "params"
 cdef str LR = "lr"
+cdef str STEP = "step"      # the count of a rule that counts none
 cdef tuple IMMUTABLE = (float, int, bool, str, type(None))
 
 
@@ -133,7 +145,8 @@ cdef struct Beside:
     Py_ssize_t options      # its place among the structs that were filled
     PyObject *state         # its dict, or NULL
     bint made               # whether its state was made for this step
-    double t
+    double t                # the step that its rule is told, and
+    double step             # that which chance depends on
     Number count
     Number[MAX_NUMBERS] numbers
 
@@ -214,7 +227,8 @@ cdef class TensorBatch:
         # Written out: to clear all of both would take a tenth of a small step.
         entry.key, entry.read, entry.strides, entry.coding = NULL, self.exchange.read, NULL, NULL
         entry.values[0], entry.values[1], entry.count = param, grad, 2
-        beside.place, beside.state, beside.made, beside.t = place, held, False, 0.0
+        beside.place, beside.state, beside.made = place, held, False
+        beside.t = beside.step = 0.0
         beside.count.held = NULL
         for i in range(MAX_NUMBERS):
             beside.numbers[i].held = NULL
@@ -253,15 +267,17 @@ cdef class TensorBatch:
         cdef int i, slots = table[kernel.row].slots, numbers = table[kernel.row].numbers
         cdef Py_ssize_t at = 0
         cdef PyObject *found
-        cdef int missing = 0, parts = slots + numbers
+        cdef int missing = 0, parts = slots + numbers, road
         if plan.has_state:
             if beside.state == NULL:
-                return FRESH if self.read_arrays(entry) else ODD
+                return FRESH if self.read_arrays(entry, plan) != ODD else ODD
             if not is_dict(beside.state):
                 return ODD
-            if kernel.counter is not None:
+            # A rule that counts no steps may still need a count, for chance.
+            found = look_up(
+                <dict>beside.state, STEP if kernel.counter is None else kernel.counter, &at)
+            if kernel.counter is not None or found != NULL:
                 parts += 1
-                found = look_up(<dict>beside.state, kernel.counter, &at)
                 if found == NULL:
                     missing += 1
                 elif not self.read_number(found, &beside.count) or beside.count.data == NULL:
@@ -281,11 +297,18 @@ cdef class TensorBatch:
                     entry.count += 1
                     Py_INCREF(found)
             if missing:
-                return FRESH if missing == parts and self.read_arrays(entry) else ODD
-        if not self.read_arrays(entry):
-            return ODD
+                if missing < parts or self.read_arrays(entry, plan) == ODD:
+                    return ODD
+                return FRESH
+        road = self.read_arrays(entry, plan)
+        if road != USUAL:
+            return road
+        if beside.count.held != NULL:
+            beside.step = beside.count.value + 1.0
+        elif uses_chance(entry, plan):
+            return FRESH
         if kernel.counter is not None:
-            beside.t = beside.count.value + 1.0
+            beside.t = beside.step
         else:
             beside.t = 1.0 if beside.made else 2.0
         self.choose_options(k, plan, planned.lr)
@@ -298,6 +321,8 @@ cdef class TensorBatch:
             return True
         if not read_tensor(self, value, &tensor) or tensor.ndim != 0 or tensor.data == NULL:
             return False
+        if tensor.code != ZDL_DLPACK_FLOAT or tensor.bits < 32:
+            return False
         number.data, number.wide = <char *>tensor.data + tensor.byte_offset, tensor.bits == 64
         number.held = value
         Py_INCREF(value)
@@ -306,51 +331,79 @@ cdef class TensorBatch:
         )
         return True
 
-    cdef bint read_arrays(self, Entry *entry) except -1:
-        """Fill in where an entry's arrays lie, or say that no kernel takes them."""
+    cdef int read_arrays(self, Entry *entry, Plan plan) except -1:
+        """Fill in where an entry's arrays lie: USUAL, or FRESH if state is in another format.
+
+        ODD if no kernel takes them.
+        """
         cdef Tensor[MAX_ARRAYS] tensors
         cdef Layout[MAX_ARRAYS] layouts
-        cdef bint alike = True
-        cdef Py_ssize_t n = 1, size
-        cdef int i, axis
+        cdef bint alike = True, other_format = False
+        cdef Py_ssize_t n = 1
+        cdef int i, axis, kind, own = OTHER_KIND, wanted, size
         for i in range(entry.count):
             if not read_tensor(self, entry.values[i], &tensors[i]):
-                return False
-            if tensors[i].bits != tensors[0].bits or tensors[i].ndim != tensors[0].ndim:
-                return False
+                return ODD
+            kind, wanted = kind_of(&tensors[i]), FULL
+            if i == 0:
+                own = kind
+                for axis in range(tensors[0].ndim):
+                    n *= tensors[0].shape[axis]
+            elif i > 1:
+                wanted = plan.kept.formats[i - 2] if n >= plan.kept.min_size else FULL
+                if is_packed(&tensors[i], n):
+                    if wanted != SIGNED_8BIT and wanted != UNSIGNED_8BIT:
+                        other_format = True
+                    else:
+                        set_format(entry, i, wanted)
+                    continue
+                # A parameter of bfloat16 has such state already.
+                if (BFLOAT16 if kind == BFLOAT16_KIND else FULL) != (
+                    BFLOAT16 if wanted == FULL and own == BFLOAT16_KIND else wanted
+                ):
+                    other_format = True
+            if kind == OTHER_KIND or (kind != own and (i < 2 or kind != BFLOAT16_KIND)):
+                return ODD
+            if kind == BFLOAT16_KIND:
+                mark_bfloat16(entry, i)
+            if tensors[i].ndim != tensors[0].ndim:
+                return ODD
             for axis in range(tensors[0].ndim):
                 if tensors[i].shape[axis] != tensors[0].shape[axis]:
-                    return False
+                    return ODD
                 alike = alike and (
                     tensors[i].strides[axis] == tensors[0].strides[axis]
                     or tensors[0].shape[axis] == 1
                 )
-        for axis in range(tensors[0].ndim):
-            n *= tensors[0].shape[axis]
-        size = tensors[0].bits // 8
+        if other_format:
+            return FRESH
+        entry.n, entry.kind = n, PARAM_DOUBLE | GRAD_DOUBLE if own == FLOAT64_KIND else 0
         for i in range(entry.count):
             entry.data[i] = <char *>tensors[i].data + tensors[i].byte_offset
             if tensors[i].data == NULL and n > 0:
-                return False
+                return ODD
+            size = tensors[i].bits // 8
             alike = alike and <uintptr_t>entry.data[i] % size == 0
-        entry.n, entry.width = n, entry.count * size
-        entry.kind = PARAM_DOUBLE | GRAD_DOUBLE if size == 8 else 0
+        entry.width = entry.count * itemsize(entry, 0)
         entry.road = USUAL
         if n == 0:
-            return True
-        alike = alike and is_dense(&tensors[0])
+            return USUAL
+        alike = alike and (
+            is_dense(&tensors[0]) if entry.coding == NULL else is_contiguous_tensor(&tensors[0]))
         # A tensor may stand for the negative of what lies in its memory; it never does so where it
         # is dense and has more than one element.
         if n == 1 or not alike:
             for i in range(entry.count):
                 if (<object>entry.values[i]).is_neg():
-                    return False
+                    return ODD
         if not alike:
             for i in range(entry.count):
-                layouts[i] = layout_of_tensor(&tensors[i])
-            entry.strides = make_strides(layouts, entry.count, True)
+                # Of what is encoded there is nothing to iterate over.
+                layouts[i] = layout_of_tensor(
+                    &tensors[i if format_of(entry, i) == FULL else 0])
+            entry.strides = make_strides(layouts, entry.count, entry.coding == NULL)
             entry.width *= 4    # as in `classify`
-        return not shares_memory_inside(entry)
+        return ODD if shares_memory_inside(entry) else USUAL
 
     cdef int choose_options(self, Py_ssize_t k, Plan plan, double lr) except -1:
         """Take the options of the entry before, if nothing differs, or fill in further ones."""
@@ -359,7 +412,10 @@ cdef class TensorBatch:
         cdef double[MAX_NUMBERS] now
         cdef Kernel kernel = plan.kernel
         cdef int i, numbers = table[plan.kernel.row].numbers
-        cdef bint same = k > 0 and before.place == beside.place and before.t == beside.t
+        cdef bint same = (
+            k > 0 and before.place == beside.place and before.t == beside.t
+            and before.step == beside.step
+        )
         for i in range(numbers):
             now[i] = beside.numbers[i].value
             same = same and (
@@ -372,7 +428,7 @@ cdef class TensorBatch:
             if numbers > 0 and beside.numbers[0].wide:
                 kernel = plan.wide
             beside.options = self.new_options()
-            plan.fill(&self.options[beside.options], kernel, lr, beside.t, now)
+            plan.fill(&self.options[beside.options], kernel, lr, beside.t, beside.step, now)
         for i in range(numbers):
             beside.numbers[i].after = before.numbers[i].after if same else now[i]
             if beside.numbers[i].data == NULL:
@@ -401,8 +457,8 @@ cdef class TensorBatch:
         for k in range(self.size):
             beside = &self.beside[k]
             kernel = (<Planned>self.planned[beside.place]).plan.kernel
-            if kernel.counter is not None:
-                set_number(&beside.count, beside.t)
+            if beside.count.held != NULL:
+                set_number(&beside.count, beside.step)
             for i in range(table[kernel.row].numbers):
                 number = &beside.numbers[i]
                 if number.data != NULL:
@@ -412,6 +468,17 @@ cdef class TensorBatch:
                     PyDict_SetItem(
                         beside.state, <PyObject *><str>kernel.numbers[i], number.held)
         return 0
+
+
+cdef inline bint uses_chance(const Entry *entry, Plan plan) noexcept:
+    """Whether something of an entry's is rounded by chance."""
+    cdef int i
+    if entry.coding == NULL:
+        return False
+    for i in range(2, entry.count):
+        if is_bfloat16(entry, i):
+            return True
+    return plan.kept.stochastic
 
 
 cdef inline void set_number(const Number *number, double value) noexcept nogil:
@@ -441,10 +508,31 @@ cdef inline bint read_tensor(
         return False
     return (
         tensor.device_type == ZDL_DLPACK_CPU
-        and tensor.code == ZDL_DLPACK_FLOAT
         and tensor.lanes == 1
-        and (tensor.bits == 32 or tensor.bits == 64)
         and tensor.ndim <= MAX_DIMS
+    )
+
+
+cdef inline int kind_of(const Tensor *tensor) noexcept nogil:
+    """What the elements of a tensor are."""
+    if tensor.code == ZDL_DLPACK_FLOAT and tensor.bits == 32:
+        return FLOAT32_KIND
+    if tensor.code == ZDL_DLPACK_FLOAT and tensor.bits == 64:
+        return FLOAT64_KIND
+    if tensor.code == ZDL_DLPACK_BFLOAT and tensor.bits == 16:
+        return BFLOAT16_KIND
+    return OTHER_KIND
+
+
+cdef inline bint is_packed(const Tensor *tensor, Py_ssize_t n) noexcept nogil:
+    """Whether a tensor is the state of `n` elements in 8 bits."""
+    return (
+        tensor.code == ZDL_DLPACK_UINT
+        and tensor.bits == 8
+        and tensor.ndim == 1
+        and tensor.shape[0] == packed_bytes(n)
+        and (tensor.strides[0] == 1 or n == 0)
+        and (<uintptr_t>tensor.data + tensor.byte_offset) % sizeof(float) == 0
     )
 
 
@@ -465,16 +553,21 @@ cdef inline PyObject *next_in_order(
     return NULL
 
 
-cdef inline bint is_dense(const Tensor *tensor) noexcept nogil:
-    """Whether a tensor's elements fill one run of memory, in whatever order of its axes."""
+cdef inline bint is_contiguous_tensor(const Tensor *tensor) noexcept nogil:
+    """Whether a tensor's elements fill one run of memory, in the order of C."""
     cdef int64_t expected = 1
     cdef int axis
     for axis in range(tensor.ndim - 1, -1, -1):
         if tensor.shape[axis] != 1:
             if tensor.strides[axis] != expected:
-                return is_dense_permuted(tensor)
+                return False
             expected *= tensor.shape[axis]
     return True
+
+
+cdef inline bint is_dense(const Tensor *tensor) noexcept nogil:
+    """The same in whatever order of its axes."""
+    return is_contiguous_tensor(tensor) or is_dense_permuted(tensor)
 
 
 cdef bint is_dense_permuted(const Tensor *tensor) noexcept nogil:
@@ -552,7 +645,8 @@ cdef class TensorSteps:
         state : dict
             That of each parameter.
         made : dict, optional
-            New state of parameters that had none: it is stored in `state` if the step is done.
+            New state of parameters that had none, or had it in another format: it is stored in
+            `state` if the step is done.
         left_out : set
             The ids of parameters that are not looked at.
 
@@ -560,10 +654,11 @@ cdef class TensorSteps:
         -------
         None or tuple
             None: the step is done. Else nothing was changed, because of these: the parameters
-            that need new state, and those that no kernel takes, as lists of pairs of a group
-            and a parameter.
+            that need new state, or theirs in another format, and those that no kernel takes, as
+            lists of pairs of a group and a parameter.
         """
         cdef list stored = []
+        cdef dict fresh = {}
         cdef object rest = made
         if not is_any_dict(<PyObject *>state):
             raise TypeError(f"state must be a dict, got {type(state).__name__}")
@@ -573,8 +668,11 @@ cdef class TensorSteps:
             for param, new in made.items():
                 held = state.get(param)
                 stored.append((param, held))
+                # What is only in another format now is not fresh.
+                if held is None or held.keys().isdisjoint(new):
+                    fresh[param] = new
                 state[param] = new if held is None else {**held, **new}
-            rest = self.try_step(groups, state, made, left_out)
+            rest = self.try_step(groups, state, fresh, left_out)
         finally:
             if rest is not None:
                 for param, held in stored:

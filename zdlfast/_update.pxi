@@ -26,7 +26,7 @@ cdef class Kernel:
     cdef int row
     cdef int lr             # the place of the learning rate among the options, or -1
     cdef readonly tuple options, slots, numbers
-    cdef readonly str counter
+    cdef readonly str rule, counter
 
     def __init__(
         self, str rule, tuple options, tuple slots, str counter=None, tuple numbers=(),
@@ -52,7 +52,7 @@ cdef class Kernel:
                 f"rule {rule!r} takes {takes} options, slots and numbers, got {options}, {slots} "
                 f"and {numbers}"
             )
-        self.options, self.slots, self.counter = options, slots, counter
+        self.rule, self.options, self.slots, self.counter = rule, options, slots, counter
         self.numbers, self.lr = numbers, options.index("lr") if "lr" in options else -1
 
 
@@ -250,8 +250,7 @@ cdef class OnKernels(Locked):
         """Compute the numbers of step `t`."""
         cdef Kernel kernel = self.kernel
         self.groups.fill(self, &table[kernel.row], options, kernel.lr, t, numbers)
-        if self.groups.encodes:
-            self.groups.set_keys(t if kernel.counter is not None else <double>self._updates + 1.0)
+        self.groups.set_keys(t if kernel.counter is not None else <double>self._updates + 1.0)
         self.coming.what, self.coming.has_norm, self.coming.rate = APPLIED, False, 1.0
         self.coming_key = None
         self.coming.lr = options[kernel.lr] if kernel.lr >= 0 else 0.0
@@ -494,16 +493,16 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
 
 cdef int check_tensors_again(const Entry *entry) except -1:
     cdef Tensor tensor
-    cdef Py_ssize_t n
+    cdef Py_ssize_t n, expected
     cdef int i, axis
     for i in range(entry.count):
-        n = 1
+        n, expected = 1, entry.n if format_of(entry, i) == FULL else packed_bytes(entry.n)
         if entry.read(entry.values[i], &tensor) != 0:
             PyErr_Clear()
             n = -1
         for axis in range(tensor.ndim if n > 0 else 0):
             n *= tensor.shape[axis]
-        if n != entry.n or <char *>tensor.data + tensor.byte_offset != entry.data[i]:
+        if n != expected or <char *>tensor.data + tensor.byte_offset != entry.data[i]:
             raise RuntimeError("a tensor was resized or given other memory during a step")
     return 0
 
@@ -686,7 +685,7 @@ cdef class Batch:
     cdef int make_encoded(self, Entry *entry, int i) except -1:
         """Put state into the format that it has to have, or out of one."""
         cdef int wanted = wanted_format(entry, i)
-        cdef str name = "bfloat16" if wanted == BFLOAT16 else "8bit"
+        cdef object name = formats[wanted]
         cdef bint signed = self.optimizer.kernel.slots[i - 2] not in self.optimizer._positive
         cdef object state, param = <object>entry.values[0]
         if entry.values[i] == NULL:
@@ -694,11 +693,7 @@ cdef class Batch:
         elif format_of(entry, i) == wanted:
             return 0
         else:
-            state = <object>entry.values[i]
-            if format_of(entry, i) != FULL:
-                state = state.numpy()
-            if wanted != FULL:
-                state = EncodedState.of(state, name, signed)
+            state = in_format(<object>entry.values[i], name, signed, param)
         Py_XDECREF(entry.values[i])
         Py_INCREF(<PyObject *>state)
         entry.values[i] = <PyObject *>state

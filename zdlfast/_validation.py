@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from zdlfast._encoded import EncodedState
+from zdlfast._bfloat16 import computed, holds_bfloat16
+from zdlfast._encoded import EncodedState, decoded
 from zdlfast._rules import FRACTION, UNBOUNDED
 
 if TYPE_CHECKING:
@@ -302,10 +303,11 @@ def param_and_grad(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
 def _usable(name: str, value: Any) -> Any:
     """`value` as a rule takes it: a number, or an array of numbers or objects."""
     if is_array(value):
-        if value.dtype.kind not in "biufcO":
-            raise TypeError(f"{name} must hold numbers, got an array of dtype {value.dtype}")
         # A memmap is an array in everything but its type, which would make it slow.
-        return value.view(np.ndarray) if type(value) is np.memmap else value
+        value = value.view(np.ndarray) if type(value) is np.memmap else value
+        if value.dtype.kind not in "biufcO" and not holds_bfloat16(value):
+            raise TypeError(f"{name} must hold numbers, got an array of dtype {value.dtype}")
+        return value
     if not isinstance(value, np.generic | complex | float | int):
         raise TypeError(f"{name} must be an array or a number, got {type(value).__name__}")
     value = fitting(name, value)
@@ -342,6 +344,8 @@ def check_state(name: str, held: Any, param: Any, grad: Any) -> None:
     # (A NumPy scalar is replaced, and may become one of a wider dtype.)
     if not isinstance(param, np.generic):
         fresh = dtype_of(param) if is_array(param) else np.result_type(param, 0.0)
+        if isinstance(held, EncodedState):
+            fresh = computed(fresh)
         dtype, expected = dtype_of(held).newbyteorder("="), fresh.newbyteorder("=")
         if dtype != expected:
             raise TypeError(
@@ -358,12 +362,13 @@ def _check_target(name: str, target: Any, operand: Any) -> None:
         return
     if isinstance(target, np.ndarray) and not target.flags.writeable:
         raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
-    if target.dtype.kind == "f" and isinstance(operand, float | int):
+    own = computed(target.dtype)
+    if own.kind == "f" and isinstance(operand, float | int):
         return
-    dtype = dtype_of(operand)
-    if target.dtype.kind == dtype.kind == "f":
+    dtype = computed(dtype_of(operand))
+    if own.kind == dtype.kind == "f":
         return
-    if not np.can_cast(np.result_type(target.dtype, dtype, 0.0), target.dtype, "same_kind"):
+    if not np.can_cast(np.result_type(own, dtype, 0.0), own, "same_kind"):
         raise TypeError(
             f"{name} has dtype {target.dtype}, which cannot hold an update by values of dtype "
             f"{dtype}"
@@ -374,6 +379,7 @@ def is_finite(grad: Any) -> bool:
     """Whether a gradient holds neither NaN nor infinity; objects are taken to be finite."""
     if isinstance(grad, int) or (is_array(grad) and grad.dtype.hasobject):
         return True
+    grad = decoded(grad)
     finite = np.isfinite(grad)
     if isinstance(finite, np.ma.MaskedArray):
         finite = finite.filled(True)  # what is masked is not there

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from zdlfast import _validation as validation
+from zdlfast._bfloat16 import holds_bfloat16
 from zdlfast._encoded import EncodedState
 from zdlfast._options import OPTIONS
 from zdlfast._saved_options import packed
@@ -79,6 +80,11 @@ def _frozen(optimizer: "Optimizer", keys: list[Any]) -> list[bool]:
 
 
 def _fact(key: Any, value: Any, grad: Any, frozen: bool) -> Fact:
+    for what, array in (("params", value), ("grads", grad)):
+        if holds_bfloat16(array):
+            raise TypeError(
+                f"{what}[{key!r}] is an array of bfloat16, expected one of NumPy's own dtypes"
+            )
     kind: np.dtype[Any] | str | None = None
     dtype, shape = _FLOAT, ()
     if grad is not None and not frozen:

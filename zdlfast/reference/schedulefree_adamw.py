@@ -8,6 +8,7 @@ import numpy as np
 
 from zdlfast import _entries
 from zdlfast import _validation as validation
+from zdlfast._encoded import Encoding
 from zdlfast._groups import Group
 from zdlfast._optimizer import Optimizer, Params, Rollback, State
 from zdlfast._options import Options, Rate
@@ -229,8 +230,9 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
 
 # A group of options that do nothing.
 _UNCHANGED = Group(
-    scalars=(), g_scale=1.0, clip_value=None, decay=0.0, p_decay=1.0, flush=False, frozen=False
-)
+    scalars=(), g_scale=1.0, clip_value=None, decay=0.0, p_decay=1.0, flush=False, frozen=False,
+    encoding=Encoding(None, 0, False, 0, 0, (), ()),
+)  # fmt: skip
 
 
 def _power(x: float, y: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # documents are built without torch, too
 
+import inspect
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from torch.optim.optimizer import (
 )
 
 from zdlfast._engine import STATE_PLACES, Kernel, Plan, TensorSteps
+from zdlfast._options import CHECKS
+from zdlfast.torch import _formats as formats
 
 #: A parameter, and the group of options that it is in.
 Member = tuple[dict[str, Any], torch.Tensor]
@@ -37,6 +40,37 @@ class KernelOptimizer(Optimizer):
     _kernel: ClassVar[Kernel]
     _kernel_wide: ClassVar[Kernel | None] = None
     _own_decay: ClassVar[bool] = False
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init__(self, params: Any, *args: Any, **options: Any) -> None:
+        kept = {name: options.pop(name) for name in formats.OPTIONS if name in options}
+        for name, value in kept.items():
+            kept[name] = CHECKS[name](name, value)
+        super().__init__(params, *args, **options)
+        self.defaults.update(kept)
+        self._complete()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._complete()
+        # Of what torch casts to a parameter's dtype, those that are not of it.
+        for group in self.param_groups:
+            kernel = self._kernel_for(group)
+            for param in group["params"]:
+                held = self.state.get(param, {})
+                for name in kernel.slots:
+                    if name in held:
+                        held[name] = formats.restored(held[name], param)
+                for name in kernel.numbers:
+                    if getattr(held.get(name), "dtype", None) is torch.bfloat16:
+                        held[name] = held[name].to(torch.float32)
+
+    def _complete(self) -> None:
+        """Give all groups the options of state that they do not have, if there are any."""
+        for name in formats.OPTIONS:
+            if name in self.defaults:
+                for group in self.param_groups:
+                    group.setdefault(name, self.defaults[name])
 
     # Made when it is first asked for: copies and pickles come without it, and call no __init__.
     @cached_property
@@ -53,7 +87,7 @@ class KernelOptimizer(Optimizer):
         super().__init_subclass__(**kwargs)
         for base in cls.__mro__[1:]:
             if base.__module__.startswith("torch.optim.") and base is not Optimizer:
-                cls._torch = base
+                cls._torch, cls.__signature__ = base, _with_options(base)
                 break
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -102,6 +136,8 @@ class KernelOptimizer(Optimizer):
         # State that is made in inference mode could not be changed outside of it.
         with torch.inference_mode(False), torch.no_grad():
             made = {param: self._new_state(group, param) for group, param in fresh}
+            for group, param in odd:
+                self._decode(group, param)
         if odd:
             self._step_of_torch(odd)
         rest = self._steps.take(self.param_groups, self.state, made, {id(p) for _, p in odd})
@@ -142,6 +178,7 @@ class KernelOptimizer(Optimizer):
             maximize=group["maximize"],
             own_decay=self._own_decay,
             wide=self._kernel_wide,
+            keeping=formats.Keeping(group, kernel),
         )
 
     def _kernel_for(self, group: dict[str, Any]) -> Kernel:
@@ -149,15 +186,31 @@ class KernelOptimizer(Optimizer):
         return self._kernel
 
     def _new_state(self, group: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
-        """The state of a parameter before its first step."""
+        """The state of a parameter before its first step; or what it has, in another format."""
         kernel = self._kernel_for(group)
+        keeping = formats.Keeping(group, kernel)
+        held = self.state.get(param, {})
         state: dict[str, Any] = {}
+        if kernel.counter is None and "step" not in held and keeping.uses_chance(param):
+            state["step"] = zero()
+        if not held.keys().isdisjoint(kernel.slots):
+            return state | {
+                name: keeping.converted(name, held[name], param) for name in kernel.slots
+            }
         if kernel.counter is not None:
             state[kernel.counter] = zero()
         state |= {name: self._new_number(group, name) for name in kernel.numbers}
         for place, name in enumerate(kernel.slots, 1):
-            state[name] = self._new_slot(param, place)
+            state[name] = keeping.converted(name, self._new_slot(param, place), param)
         return state
+
+    def _decode(self, group: dict[str, Any], param: torch.Tensor) -> None:
+        """Put state into the parameter's dtype, as torch's own implementation takes it."""
+        held, kernel = self.state.get(param, {}), self._kernel_for(group)
+        keeping = formats.Keeping(group, kernel)
+        for name in kernel.slots:
+            if isinstance(held.get(name), torch.Tensor):
+                held[name] = keeping.decoded(name, held[name], param)
 
     def _new_number(self, group: dict[str, Any], name: str) -> Any:
         return zero()
@@ -174,6 +227,18 @@ class KernelOptimizer(Optimizer):
         return room.set_(
             room.untyped_storage(), start // param.element_size(), param.shape, like.stride()
         )
+
+
+def _with_options(cls: type[Optimizer]) -> inspect.Signature:
+    """The signature of a class of torch's, with the options that say how state is kept."""
+    signature = inspect.signature(cls)
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=getattr(formats.Keeping, name)
+        )
+        for name in formats.OPTIONS
+    ]
+    return signature.replace(parameters=[*signature.parameters.values(), *added])
 
 
 def _option(group: dict[str, Any], name: str) -> Any:
@@ -212,7 +277,9 @@ def _check_memory(*tensors: Any) -> None:
 _PAGE, _APART, _APART_FROM = STATE_PLACES
 
 _TYPES = (torch.nn.Parameter, torch.Tensor)
-_EXPECTED = "dense float32 or float64 tensors on the CPU, with gradients of the same dtype"
+_EXPECTED = (
+    "dense float32, float64 or bfloat16 tensors on the CPU, with gradients of the same dtype"
+)
 
 
 def _described(members: Iterable[Member]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations  # documents are built without torch, too
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 
 from zdlfast import _validation as validation
 from zdlfast._engine import Kernel
 from zdlfast._rules import RULES, UNBOUNDED
+from zdlfast.torch._formats import StateOptions
 from zdlfast.torch._optimizer import KernelOptimizer, _option
 
 #: What torch takes as parameters: tensors, groups, or tensors with their names.
@@ -74,6 +75,8 @@ class Lion(OwnOptimizer, rule="Lion"):
         Decoupled: three to ten times AdamW's.
     maximize : bool, default False
         Whether to go up the gradient.
+    **kept
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
     """
 
     def __init__(
@@ -84,11 +87,12 @@ class Lion(OwnOptimizer, rule="Lion"):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **kept: Unpack[StateOptions],
     ) -> None:
         super().__init__(params, {
             "lr": lr, "betas": betas, "weight_decay": weight_decay,
             "decoupled_weight_decay": True, "maximize": maximize,
-        })  # fmt: skip
+        }, **kept)  # fmt: skip
 
 
 class AdaBelief(OwnOptimizer, rule="AdaBelief"):
@@ -110,6 +114,8 @@ class AdaBelief(OwnOptimizer, rule="AdaBelief"):
         Whether weight decay is decoupled, as in AdamW.
     maximize : bool, default False
         Whether to go up the gradient.
+    **kept
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
     """
 
     def __init__(
@@ -122,11 +128,12 @@ class AdaBelief(OwnOptimizer, rule="AdaBelief"):
         *,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        **kept: Unpack[StateOptions],
     ) -> None:
         super().__init__(params, {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize,
-        })  # fmt: skip
+        }, **kept)  # fmt: skip
 
 
 class AdaBound(OwnOptimizer, rule="AdaBound"):
@@ -152,6 +159,8 @@ class AdaBound(OwnOptimizer, rule="AdaBound"):
         Whether weight decay is decoupled, as in AdamW.
     maximize : bool, default False
         Whether to go up the gradient.
+    **kept
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
     """
 
     def __init__(
@@ -166,12 +175,13 @@ class AdaBound(OwnOptimizer, rule="AdaBound"):
         *,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        **kept: Unpack[StateOptions],
     ) -> None:
         super().__init__(params, {
             "lr": lr, "betas": betas, "final_lr": final_lr, "gamma": gamma, "eps": eps,
             "weight_decay": weight_decay, "decoupled_weight_decay": decoupled_weight_decay,
             "maximize": maximize,
-        })  # fmt: skip
+        }, **kept)  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
@@ -202,6 +212,8 @@ class ADOPT(OwnOptimizer, rule="ADOPT"):
         Whether weight decay is decoupled, as in AdamW.
     maximize : bool, default False
         Whether to go up the gradient.
+    **kept
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
 
     Notes
     -----
@@ -218,11 +230,12 @@ class ADOPT(OwnOptimizer, rule="ADOPT"):
         *,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        **kept: Unpack[StateOptions],
     ) -> None:
         super().__init__(params, {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize,
-        })  # fmt: skip
+        }, **kept)  # fmt: skip
 
 
 class ScheduleFreeAdamW(OwnOptimizer, rule="ScheduleFreeAdamW"):
@@ -249,6 +262,8 @@ class ScheduleFreeAdamW(OwnOptimizer, rule="ScheduleFreeAdamW"):
         The power of the learning rate in it.
     maximize : bool, default False
         Whether to go up the gradient.
+    **kept
+        `state`, `state_min_size` and `state_rounding`, as `zdlfast.Optimizer` has them.
 
     Notes
     -----
@@ -268,12 +283,13 @@ class ScheduleFreeAdamW(OwnOptimizer, rule="ScheduleFreeAdamW"):
         r: float = 0.0,
         weight_lr_power: float = 2.0,
         maximize: bool = False,
+        **kept: Unpack[StateOptions],
     ) -> None:
         super().__init__(params, {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
             "decoupled_weight_decay": True, "warmup_steps": warmup_steps, "r": r,
             "weight_lr_power": weight_lr_power, "maximize": maximize, "training": True,
-        })  # fmt: skip
+        }, **kept)  # fmt: skip
 
     def _planned(self, group: dict[str, Any]) -> Any:
         if not group["training"]:
