@@ -68,15 +68,15 @@ def keys():
 
 def tied():
     """One array twice, a matrix and its transpose, and views of one memory."""
-    matrix, room = np.linspace(-1, 1, 6).reshape(2, 3), np.linspace(0, 1, 20, dtype=np.float32)
+    matrix, buffer = np.linspace(-1, 1, 6).reshape(2, 3), np.linspace(0, 1, 20, dtype=np.float32)
     bias = np.ones(2)
     params = {
         "bias": bias,
         "embed": matrix,
         "embed.T": matrix.T,
         "again": bias,
-        "a": room[2:15:3],
-        "b": room[::-1],
+        "a": buffer[2:15:3],
+        "b": buffer[::-1],
     }
     optimizer = zdlfast.RMSprop(lr=0.1, decay_rate=0.8)
     for _ in range(2):

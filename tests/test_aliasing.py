@@ -35,8 +35,8 @@ def tied_transposed(dtype):
 
 
 def views_that_overlap(dtype):
-    room = wave(1000, dtype)
-    params = {"a": room[:600], "b": room[400:], "c": room[::2], "d": room[::-3]}
+    buffer = wave(1000, dtype)
+    params = {"a": buffer[:600], "b": buffer[400:], "c": buffer[::2], "d": buffer[::-3]}
     return params, {k: wave(p.size, dtype) for k, p in params.items()}
 
 
@@ -46,13 +46,13 @@ def gradient_is_parameter(dtype):
 
 
 def gradient_is_shifted_parameter(dtype):
-    room = wave(80, dtype)
-    return {"W": room[:70]}, {"W": room[10:]}
+    buffer = wave(80, dtype)
+    return {"W": buffer[:70]}, {"W": buffer[10:]}
 
 
 def gradient_is_reversed_parameter(dtype):
-    room = wave(80, dtype)
-    return {"W": room}, {"W": room[::-1]}
+    buffer = wave(80, dtype)
+    return {"W": buffer}, {"W": buffer[::-1]}
 
 
 def gradient_is_another_parameter(dtype):
@@ -61,13 +61,16 @@ def gradient_is_another_parameter(dtype):
 
 
 def interleaved(dtype):
-    room = wave(200, dtype)
-    return {"even": room[::2], "odd": room[1::2]}, {"even": room[1::2], "odd": wave(100, dtype)}
+    buffer = wave(200, dtype)
+    return {"even": buffer[::2], "odd": buffer[1::2]}, {
+        "even": buffer[1::2],
+        "odd": wave(100, dtype),
+    }
 
 
 def broadcast_over_itself(dtype):
-    room = wave(12, dtype)
-    W = np.lib.stride_tricks.as_strided(room, (3, 12), (0, room.itemsize), writeable=True)
+    buffer = wave(12, dtype)
+    W = np.lib.stride_tricks.as_strided(buffer, (3, 12), (0, buffer.itemsize), writeable=True)
     return {"W": W}, {"W": wave(36, dtype).reshape(3, 12)}
 
 

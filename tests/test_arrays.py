@@ -13,9 +13,9 @@ SHAPES = [(0,), (1,), (7, 5), (0, 3), (3, 4, 5), (30, 1, 5, 5), (600, 33), ()]
 
 
 def strided(x):
-    room = np.zeros((*x.shape, 2), x.dtype)
-    room[..., 0] = x
-    return room[..., 0]
+    buffer = np.zeros((*x.shape, 2), x.dtype)
+    buffer[..., 0] = x
+    return buffer[..., 0]
 
 
 def reversed_in_memory(x):
@@ -23,8 +23,8 @@ def reversed_in_memory(x):
 
 
 def unaligned(x):
-    room = np.zeros(x.nbytes + 1, np.uint8)[1:]
-    array = room.view(x.dtype).reshape(x.shape)
+    buffer = np.zeros(x.nbytes + 1, np.uint8)[1:]
+    array = buffer.view(x.dtype).reshape(x.shape)
     array[...] = x
     return array
 

@@ -115,8 +115,8 @@ def test_beside_all_other_options(rule, rng, decoupled, dtypes):
 
 def layouts(rng, dtype, folder):
     """Arrays that lie in all ways in memory, with the same shapes."""
-    room = np.zeros(2 * 3000 + 1, np.uint8)[1:].view(np.uint16)
-    room = room.view(dtype) if dtype == bfloat16 else np.zeros(3000, dtype)
+    buffer = np.zeros(2 * 3000 + 1, np.uint8)[1:].view(np.uint16)
+    buffer = buffer.view(dtype) if dtype == bfloat16 else np.zeros(3000, dtype)
     file = folder / str(len(list(folder.iterdir())))
     memmap = np.memmap(file, np.uint16, "w+", shape=(600,))
     found = {
@@ -125,7 +125,7 @@ def layouts(rng, dtype, folder):
         "transposed": np.zeros((50, 60), dtype).T,
         "strided": np.zeros((60, 150), dtype)[::2, ::-3],
         "broadcast axis": np.zeros((1, 700), dtype),
-        "unaligned": room,
+        "unaligned": buffer,
         "memmap": memmap.view(dtype) if dtype == bfloat16 else np.zeros(600, dtype),
         "0-d": np.zeros((), dtype),
     }
@@ -154,10 +154,10 @@ def test_any_memory_layout_has_the_bits_of_contiguous_memory(rule, options, rng,
 
 
 def places_within_a_cache_line(n):
-    room = np.zeros(n + 64, np.uint16)
-    start = -room.ctypes.data % 64 // 2
+    buffer = np.zeros(n + 64, np.uint16)
+    start = -buffer.ctypes.data % 64 // 2
     for place in range(0, 32, 5):
-        yield room[start + place : start + place + n].view(bfloat16)
+        yield buffer[start + place : start + place + n].view(bfloat16)
 
 
 def test_neither_start_nor_cuts_nor_threads_change_a_bit(options, rng):

@@ -53,9 +53,9 @@ def test_large_arrays_give_the_bits_of_numpy(rule, dtype, simd, rng):
 
 def test_every_start_within_a_cache_line_gives_the_bits_of_numpy(rule, dtype, simd, rng):
     def at(offset, data):
-        room = np.zeros(data.size + 16, dtype)
-        room[offset : offset + data.size] = data
-        return room[offset : offset + data.size]
+        buffer = np.zeros(data.size + 16, dtype)
+        buffer[offset : offset + data.size] = data
+        return buffer[offset : offset + data.size]
 
     params, shifts = {}, {}
     for offset in range(16):

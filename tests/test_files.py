@@ -599,8 +599,8 @@ def test_views_of_one_memory_stay_so_and_training_goes_on(rule, rng, tmp_path, e
     """As in book 2, where a matrix and its transpose are two parameters."""
 
     def network():
-        embed, room = np.arange(12.0).reshape(3, 4), np.arange(40, dtype=np.float32)
-        values = [embed, embed.T, room[5:30:2], room[::-1], np.ones(3), room[:0], 1.5]
+        embed, buffer = np.arange(12.0).reshape(3, 4), np.arange(40, dtype=np.float32)
+        values = [embed, embed.T, buffer[5:30:2], buffer[::-1], np.ones(3), buffer[:0], 1.5]
         return values if kind == "list" else dict(enumerate(values))
 
     params, optimizer = network(), rule.fast(lr=0.1)

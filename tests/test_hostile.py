@@ -337,15 +337,15 @@ def test_more_than_two_to_the_31_elements():
             libc.mmap.argtypes += [ctypes.c_long]
             file = os.memfd_create("repeated")
             os.ftruncate(file, period)
-            self.room = mmap.mmap(-1, period * (times + 1), mmap.MAP_PRIVATE | NORESERVE)
-            start = ctypes.addressof(ctypes.c_char.from_buffer(self.room))
+            self.buffer = mmap.mmap(-1, period * (times + 1), mmap.MAP_PRIVATE | NORESERVE)
+            start = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
             for i in range(times + 1):
                 both = mmap.PROT_READ | mmap.PROT_WRITE
                 fixed = mmap.MAP_SHARED | MAP_FIXED
                 at = libc.mmap(start + i * period, period, both, fixed, file, 0)
                 assert at == start + i * period
             os.close(file)
-            self.array = np.frombuffer(self.room, np.float32)
+            self.array = np.frombuffer(self.buffer, np.float32)
 
     try:
         param, grad = Repeated(), Repeated()
@@ -361,10 +361,10 @@ def test_more_than_two_to_the_31_elements():
 @pytest.mark.skipif(sys.platform != "linux", reason="maps more memory than there is")
 def test_elements_that_lie_gigabytes_apart(rule):
     try:
-        room = mmap.mmap(-1, 3 << 32, mmap.MAP_PRIVATE | NORESERVE)
+        buffer = mmap.mmap(-1, 3 << 32, mmap.MAP_PRIVATE | NORESERVE)
     except OSError as error:
         pytest.skip(f"no such maps here: {error}")
-    far = np.ndarray((3, 5), np.float64, room, 0, (1 << 32, 8))
+    far = np.ndarray((3, 5), np.float64, buffer, 0, (1 << 32, 8))
     far[...] = np.arange(15).reshape(3, 5)
     fast, numpy, expected = rule.fast(), rule.numpy(), {"W": far.copy()}
     for _ in range(2):

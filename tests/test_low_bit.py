@@ -171,10 +171,10 @@ def test_all_maxima_of_a_group_are_written_as_numpy_does(options, rng, dtype):
 
 
 def places_within_a_cache_line(n, dtype):
-    room = np.zeros(n + 32, dtype)
-    start = -room.ctypes.data % 64 // room.itemsize
-    for place in range(64 // room.itemsize):
-        yield room[start + place : start + place + n]
+    buffer = np.zeros(n + 32, dtype)
+    start = -buffer.ctypes.data % 64 // buffer.itemsize
+    for place in range(64 // buffer.itemsize):
+        yield buffer[start + place : start + place + n]
 
 
 @pytest.mark.parametrize("dtype", ["f", "d"])

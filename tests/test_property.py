@@ -31,7 +31,7 @@ SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -1e-310, 1e-45, 1e-39, 1e
 KEYS = ["W1", "b1", 7, ("a", 2), "", None, 2.5, "W2"]
 MAPPINGS = [dict, dict, dict, OrderedDict, UserDict, lambda d: MappingProxyType(dict(d))]
 TURNED = [lambda d: dict(reversed(d.items())), lambda d: {**d, "unused": None}]
-ROOM = 4096  # bytes of the memory that arrays may share
+BUFFER = 4096  # bytes of the memory that arrays may share
 
 
 # ------------------------------------------------------------------ arrays
@@ -45,10 +45,10 @@ class Spec:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int  # of its first byte in memory
-    shared: bool  # in the room that other arrays lie in too
+    shared: bool  # in the buffer that other arrays lie in too
     seed: int | None  # None for what lies there
 
-    def make(self, room):
+    def make(self, buffer):
         dtype = np.dtype(self.dtype)
         reach = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
         start = self.offset - sum(r for r in reach if r < 0)
@@ -56,10 +56,10 @@ class Spec:
         if dtype.hasobject:
             array = np.empty(self.shape, object)
             array[...] = 0.5
-        elif 0 in self.shape or (self.shared and length > len(room)):
+        elif 0 in self.shape or (self.shared and length > len(buffer)):
             array = np.zeros(self.shape, dtype)
         else:
-            memory = room if self.shared else np.zeros(length, np.uint8)
+            memory = buffer if self.shared else np.zeros(length, np.uint8)
             array = np.ndarray(self.shape, dtype, memory, start, self.strides)
         if self.seed is not None:
             rng = np.random.default_rng(self.seed)
@@ -128,18 +128,18 @@ class Training:
 
     def world(self):
         """Parameters, and the gradients of each step, in memory of their own."""
-        room = np.random.default_rng(0).standard_normal(ROOM // 8).view(np.uint8)
-        made = {k: s.make(room) if isinstance(s, Spec) else s for k, s in self.params.items()}
+        buffer = np.random.default_rng(0).standard_normal(BUFFER // 8).view(np.uint8)
+        made = {k: s.make(buffer) if isinstance(s, Spec) else s for k, s in self.params.items()}
         grads = []
         for step in self.steps:
             own = {}
             for key, given_ in step["grads"].items():
                 if isinstance(given_, Spec):
-                    own[key] = given_.make(room)
+                    own[key] = given_.make(buffer)
                 elif not (isinstance(given_, tuple) and given_[0] == "missing"):
                     own[key] = made[given_[1]] if isinstance(given_, tuple) else given_
             grads.append(own)
-        return made, grads, room
+        return made, grads, buffer
 
 
 @st.composite
@@ -191,7 +191,7 @@ def options(draw, row):
 
 def run(optimizer, training):
     """Train; return what every step came to, with what it left behind."""
-    params, gradients_, room = training.world()
+    params, gradients_, buffer = training.world()
     told = []
     for step, grads in zip(training.steps, gradients_, strict=True):
         if step["lr"] is not None:
@@ -212,24 +212,24 @@ def run(optimizer, training):
             grads = [grads[key] for key in step["used"] if key in grads]
         else:
             container, grads = step["params"](used), step["mapping"](grads)
-        before = snapshot(optimizer, container, room)
+        before = snapshot(optimizer, container, buffer)
         try:
             with zdlfast.threads(step["threads"]):
                 told.append(optimizer.update(container, grads))
         except Exception as error:
             told.append((type(error), str(error)))
-            assert snapshot(optimizer, container, room) == before
+            assert snapshot(optimizer, container, buffer) == before
         for place, key in enumerate(used):
             params[key] = container[place if training.listed else key]
     return optimizer, params, told
 
 
-def snapshot(optimizer, container, room):
+def snapshot(optimizer, container, buffer):
     """All bytes that an update may change."""
     values = container if isinstance(container, list) else list(container.values())
     held = [getattr(optimizer, slot) for slot in optimizer._slots]
     states = [s if isinstance(s, list | None) else list(s.items()) for s in held]
-    return pickle.dumps((values, states, getattr(optimizer, "iter", None), room.tobytes()))
+    return pickle.dumps((values, states, getattr(optimizer, "iter", None), buffer.tobytes()))
 
 
 @given(data=st.data())

@@ -166,10 +166,10 @@ def test_state_arrays_stay_where_they_are(rule, rng):
 
 
 def test_state_starts_at_the_same_place_of_a_cache_line_as_its_parameter(rule, dtype):
-    room = np.ones(8192 + 128, np.uint8)
+    buffer = np.ones(8192 + 128, np.uint8)
     layouts = (lambda a: a, lambda a: a.reshape(32, -1).T, lambda a: a.reshape(4, 8, -1))
     for offset, layout in itertools.product(range(0, 128, 8), layouts):
-        param = layout(room[offset : offset + 8192].view(dtype))
+        param = layout(buffer[offset : offset + 8192].view(dtype))
         fresh, loaded = rule.fast(), rule.fast()
         fresh.update({"W": param}, {"W": np.ones_like(param)})
         loaded.load_state_dict(fresh.state_dict())

@@ -52,8 +52,8 @@ def transposed(tensor):
 
 
 def unaligned(tensor):
-    room = bytearray(tensor.numel() * 4 + 1)
-    moved = torch.frombuffer(room, dtype=torch.float32, offset=1).view(tensor.shape)
+    buffer = bytearray(tensor.numel() * 4 + 1)
+    moved = torch.frombuffer(buffer, dtype=torch.float32, offset=1).view(tensor.shape)
     moved.copy_(tensor.detach())
     tensor.data = moved
 
@@ -134,13 +134,13 @@ def test_a_storage_that_was_freed_is_an_error(which):
 def test_memory_that_tensors_share_is_updated_in_their_order():
     def train(module):
         torch.manual_seed(1)
-        room = torch.randn(100)
-        params = [torch.nn.Parameter(room[start : start + 60]) for start in (0, 20, 40)]
+        buffer = torch.randn(100)
+        params = [torch.nn.Parameter(buffer[start : start + 60]) for start in (0, 20, 40)]
         optimizer = module.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1)
         for step in range(5):
             set_gradients(params, step)
             optimizer.step()
-        return room
+        return buffer
 
     torch.testing.assert_close(train(zdlfast.torch), train(torch.optim))
 

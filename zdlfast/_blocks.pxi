@@ -9,7 +9,7 @@
 cdef enum:
     # Bytes of a buffer. One more line, so that no two buffers begin at the same place of a page:
     # loads would take stores to the one for stores to the other.
-    ROOM = 8 * BLOCK + CACHE_LINE
+    BUFFER = 8 * BLOCK + CACHE_LINE
 
 
 cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -68,9 +68,9 @@ cdef inline void fetch(uintptr_t line, Py_ssize_t bytes) noexcept nogil:
 
 
 cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    cdef char[(MAX_ARRAYS + 1) * ROOM + CACHE_LINE] memory
+    cdef char[(MAX_ARRAYS + 1) * BUFFER + CACHE_LINE] memory
     cdef char *buffers = memory + (-<uintptr_t>memory) % CACHE_LINE
-    cdef void *staged = buffers + MAX_ARRAYS * ROOM
+    cdef void *staged = buffers + MAX_ARRAYS * BUFFER
     cdef void *data[MAX_ARRAYS]
     cdef const Group *group = entry.group
     cdef Py_ssize_t n, past = 0
@@ -84,7 +84,7 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
         n = min(<Py_ssize_t>BLOCK - past, last - first)
         past = 0        # from the second one on, blocks begin at a cache line
         for i in range(entry.count):
-            data[i] = decode(entry, i, first, n, buffers + i * ROOM)
+            data[i] = decode(entry, i, first, n, buffers + i * BUFFER)
         if group.staged:
             kernels.stage(
                 entry.kind, data[0], data[1], staged, n, group.g_scale, group.clip_value,
@@ -93,7 +93,7 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
         group.loop(kind, data, n, group.scalars)
         for i in range(entry.count):
             if i != 1:
-                encode(entry, i, first, n, buffers + i * ROOM)
+                encode(entry, i, first, n, buffers + i * BUFFER)
         first += n
 
 

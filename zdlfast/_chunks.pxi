@@ -53,7 +53,7 @@ cdef int64_t measure(Entry *entries, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t k
     for k in range(count):
         entries[k].begin = bytes
-        if entries[k].road != USUAL:
+        if entries[k].path != USUAL:
             entries[k].n = 0
         else:
             bytes += length(&entries[k])

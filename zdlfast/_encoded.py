@@ -211,9 +211,9 @@ def is_same_kind(array: Any, like: Any) -> bool:
 def _zeros(n: int, dtype: Any) -> NDArray[Any]:
     """Zeros that begin at a cache line."""
     bytes = n * np.dtype(dtype).itemsize
-    room = np.zeros(bytes + _ALIGNMENT, np.uint8)
-    past = -room.ctypes.data % _ALIGNMENT
-    return room[past : past + bytes].view(dtype)
+    memory = np.zeros(bytes + _ALIGNMENT, np.uint8)
+    past = -memory.ctypes.data % _ALIGNMENT
+    return memory[past : past + bytes].view(dtype)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ cdef struct Entry:
     ReadTensor read                 # of tensors; NULL for arrays
     PyObject *values[MAX_ARRAYS]    # parameter, gradient, state; NULL where there is none yet
     int count                       # of these
-    int road
+    int path
     bint made                       # whether its state is new, and has to be stored
     # What a kernel needs:
     int kind
@@ -119,11 +119,11 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
         n *= shape[axis]
     entry.data[0] = PyArray_BYTES(array)
     bytes = n * (8 if dtype == float64 else 4)
-    entry.road = USUAL
+    entry.path = USUAL
     for i in range(1, count):
         array = <PyArrayObject *>entry.values[i]
         if array == NULL:
-            entry.road = FRESH
+            entry.path = FRESH
             break
         if (
             not PyArray_CheckExact(<PyObject *>array)
@@ -168,9 +168,9 @@ cdef int classify(Entry *entry, int count) except -1:
     entry.count, entry.made, entry.read = count, False, NULL
     entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
-        entry.road = FROZEN
+        entry.path = FROZEN
         return 0
-    entry.road = ODD
+    entry.path = ODD
     entry.coding = find_coding(entry.values, count)
     if not is_array(entry.values[0]):
         return 0
@@ -215,7 +215,7 @@ cdef int classify(Entry *entry, int count) except -1:
         order &= flags
         entry.data[i] = PyArray_BYTES(arrays[i])
     entry.width = (count - 1) * itemsize(entry, 0) + itemsize(entry, 1)
-    entry.road = USUAL if complete else FRESH
+    entry.path = USUAL if complete else FRESH
     if not complete or n == 0:
         return 0
     if entry.coding != NULL:
@@ -229,7 +229,7 @@ cdef int classify(Entry *entry, int count) except -1:
         entry.width *= 4    # to gather and scatter elements takes a multiple of the time
     if shares_memory_inside(entry):
         free(entry.strides)
-        entry.strides, entry.road = NULL, ODD
+        entry.strides, entry.path = NULL, ODD
     return 0
 
 
@@ -335,7 +335,7 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
     if memory == NULL:
         return True
     for k in range(count):
-        if entries[k].road == FROZEN:
+        if entries[k].path == FROZEN:
             continue
         for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &extents[size]):
@@ -361,7 +361,7 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
     cdef Py_ssize_t k, j, size = 0
     cdef int i
     for k in range(count):
-        if entries[k].road != ODD:
+        if entries[k].path != ODD:
             continue
         for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &other):
@@ -373,7 +373,7 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
     if size == 0:
         return False
     for k in range(count):
-        if entries[k].road == FROZEN:
+        if entries[k].path == FROZEN:
             continue
         for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &other):
@@ -391,7 +391,7 @@ cdef inline bint extent_of(const Entry *entry, int i, Extent *extent) noexcept n
     """Piece `i` of an entry's memory, if that is an array and has any."""
     cdef PyArrayObject *array
     cdef int axis
-    if entry.road == USUAL and i < entry.count and format_of(entry, i) == FULL:
+    if entry.path == USUAL and i < entry.count and format_of(entry, i) == FULL:
         found_bounds(entry, i, &extent.low, &extent.high)
         extent.written = i != 1
         return entry.n > 0
@@ -446,7 +446,7 @@ cdef Extent *sort(
 # ------------------------------------------------------------------ fresh state
 
 # State in the layout of its parameter and of the machine's own byte order. The small arrays of one
-# update share a room, which is allocated at once; a large one has a room of its own, and starts at
+# update share memory that is allocated at once; a large one has memory of its own, and starts at
 # the same place of a cache line as the parameter, so that one peeled start aligns both. From
 # 64 kB on it starts at another place of a page than its parameter and the rest of its state: CPUs
 # take a load for one from an earlier store if the last 12 bits of their addresses are equal, and
@@ -463,7 +463,7 @@ STATE_PLACES = (PAGE, APART, APART_FROM)
 
 
 cdef Py_ssize_t small_bytes(const Entry *entry) noexcept:
-    """What a shared room has to hold for one array of state; 0 if it is not to lie there."""
+    """What the shared memory has to hold for one array of state; 0 if it is not to lie there."""
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
     if bytes >= tuning.align_from or not is_contiguous(param):
@@ -478,7 +478,7 @@ cdef inline bint is_contiguous(PyArrayObject *array) noexcept:
     )
 
 
-cdef PyObject *new_room(Py_ssize_t bytes) except NULL:
+cdef PyObject *new_memory(Py_ssize_t bytes) except NULL:
     return PyArray_Zeros(1, &bytes, PyArray_DescrFromType(NPY_UINT8), 0)
 
 
@@ -487,15 +487,15 @@ cdef inline PyArray_Descr *native_dtype(PyArrayObject *param) noexcept:
     return PyArray_DescrFromType(PyArray_TYPE(param))
 
 
-cdef PyObject *zeros_in(PyObject *room, Py_ssize_t place, PyArrayObject *param) except NULL:
-    """Zeros like a contiguous parameter, in a room; they keep it."""
+cdef PyObject *zeros_in(PyObject *memory, Py_ssize_t place, PyArrayObject *param) except NULL:
+    """Zeros like a contiguous parameter, in memory that they keep."""
     cdef PyObject *zeros = PyArray_NewFromDescr(
         &PyArray_Type, native_dtype(param), PyArray_NDIM(param), PyArray_DIMS(param),
         NULL if PyArray_FLAGS(param) & NPY_ARRAY_C_CONTIGUOUS else PyArray_STRIDES(param),
-        PyArray_BYTES(<PyArrayObject *>room) + place, NPY_ARRAY_WRITEABLE, NULL,
+        PyArray_BYTES(<PyArrayObject *>memory) + place, NPY_ARRAY_WRITEABLE, NULL,
     )
-    Py_INCREF(room)
-    PyArray_SetBaseObject(<PyArrayObject *>zeros, room)
+    Py_INCREF(memory)
+    PyArray_SetBaseObject(<PyArrayObject *>zeros, memory)
     return zeros
 
 
@@ -503,17 +503,17 @@ cdef PyObject *zeros_beside(const Entry *entry, int i) except NULL:
     """Array `i` of a large or a strided parameter, which is state."""
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef Py_ssize_t bytes = entry.n * itemsize(entry, 0)
-    cdef PyObject *room
+    cdef PyObject *memory
     cdef PyObject *zeros
     if not is_contiguous(param):
         zeros = PyArray_NewLikeArray(param, NPY_KEEPORDER, native_dtype(param), 0)
         memset(PyArray_BYTES(<PyArrayObject *>zeros), 0, bytes)
         return zeros
-    room = new_room(bytes + (PAGE if bytes >= APART_FROM else CACHE_LINE))
+    memory = new_memory(bytes + (PAGE if bytes >= APART_FROM else CACHE_LINE))
     try:
-        return zeros_in(room, to_its_place(entry, i, room), param)
+        return zeros_in(memory, to_its_place(entry, i, memory), param)
     finally:
-        Py_DECREF(room)
+        Py_DECREF(memory)
 
 
 cdef inline Py_ssize_t to_its_place(const Entry *entry, int i, PyObject *memory) noexcept:

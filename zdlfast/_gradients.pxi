@@ -60,7 +60,7 @@ cdef int read_gradients(
 
 cdef inline Py_ssize_t chunks_of(const Entry *entry) noexcept nogil:
     """In how many chunks an entry's gradient is read here."""
-    if entry.road != USUAL and entry.road != FRESH:
+    if entry.path != USUAL and entry.path != FRESH:
         return 0
     return (entry.n + SUMMED - 1) // SUMMED
 
@@ -129,7 +129,7 @@ cdef int add_up(const SumJob *job, Reading *reading, bint with_norm) except -1:
             chunk += 1
         if reading.nonfinite < 0 and not isfinite(sums) and has_nonfinite(job, k):
             reading.nonfinite = k
-        if entry.road == ODD:
+        if entry.path == ODD:
             if with_norm:
                 total = add_squares(total, key_of(entry, k), <object>entry.values[1])
             if reading.nonfinite < 0 and not is_finite(<object>entry.values[1]):

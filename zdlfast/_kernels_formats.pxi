@@ -3,8 +3,8 @@
 #
 # The length of each loop is known when it is compiled, so that all becomes wide instructions.
 # Codes of 8 bits lie four to a word: those of elements j, 128 + j, 256 + j and 384 + j of a block.
-# To pack them takes shifts and no shuffles. All arithmetic on bits is unsigned, so that the compiler
-# may join its constants.
+# To pack them takes shifts and no shuffles. All arithmetic on bits is unsigned, so that the
+# compiler may join its constants.
 
 cdef enum:
     HALF_CODE = 1 << (CODE_BITS - 1)
@@ -192,8 +192,8 @@ cdef inline void find_scales(float *restrict x, float *restrict scales, Sign sig
     cdef uint32_t[GROUPS] largest
     cdef uint32_t mask = MAGNITUDE if Sign is Signed else <uint32_t>0xFFFFFFFF, of_all = 0
     cdef int group, j
-    # Of positive numbers the order is that of their bits, which NaN does not disturb. Each group is
-    # folded in half until one is left: all groups at once, so that it takes wide instructions.
+    # Of positive numbers the order is that of their bits, which NaN does not disturb. Each group
+    # is folded in half until one is left: all groups at once, so that it takes wide instructions.
     for group in range(GROUPS):
         for j in range(16):
             of_16[16 * group + j] = larger_bits(

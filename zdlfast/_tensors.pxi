@@ -160,7 +160,7 @@ cdef class TensorBatch:
     cdef Entry *entries
     cdef Beside *beside
     cdef Group *options
-    cdef Py_ssize_t room, size, filled, allocated
+    cdef Py_ssize_t capacity, size, filled, allocated
     cdef list changed
     cdef list fresh, odd    # None for none
 
@@ -178,12 +178,12 @@ cdef class TensorBatch:
         free(self.beside)
         free(self.options)
 
-    cdef int make_room(self, Py_ssize_t count) except -1:
+    cdef int allocate(self, Py_ssize_t count) except -1:
         self.entries = <Entry *>malloc(max(count, 1) * sizeof(Entry))
         self.beside = <Beside *>malloc(max(count, 1) * sizeof(Beside))
         if self.entries == NULL or self.beside == NULL:
             raise MemoryError(f"no memory for a step over {count} tensors")
-        self.room = count
+        self.capacity = count
         return 0
 
     cdef int gather(self, PyObject *state, dict made, left_out) except -1:
@@ -207,7 +207,7 @@ cdef class TensorBatch:
                     held = next_in_order(state, &at, <PyObject *>param)
                 if grad is None or (left_out and id(param) in left_out):
                     continue
-                if plan is None or self.size == self.room:
+                if plan is None or self.size == self.capacity:
                     self.odd = with_one_more(self.odd, planned.group, param)
                     continue
                 if held == NULL and plan.has_state:
@@ -241,13 +241,13 @@ cdef class TensorBatch:
         """Fill in what kernels need; whether they take all. No Python code runs meanwhile."""
         cdef Py_ssize_t k
         cdef Planned planned
-        cdef int road
+        cdef int path
         for k in range(self.size):
-            road = self.look_at(k)
-            if road != USUAL:
+            path = self.look_at(k)
+            if path != USUAL:
                 planned = self.planned[self.beside[k].place]
                 param = <object>self.entries[k].values[0]
-                if road == FRESH:
+                if path == FRESH:
                     self.fresh = with_one_more(self.fresh, planned.group, param)
                 else:
                     self.odd = with_one_more(self.odd, planned.group, param)
@@ -267,7 +267,7 @@ cdef class TensorBatch:
         cdef int i, slots = table[kernel.row].slots, numbers = table[kernel.row].numbers
         cdef Py_ssize_t at = 0
         cdef PyObject *found
-        cdef int missing = 0, parts = slots + numbers, road
+        cdef int missing = 0, parts = slots + numbers, path
         if plan.has_state:
             if beside.state == NULL:
                 return FRESH if self.read_arrays(entry, plan) != ODD else ODD
@@ -300,9 +300,9 @@ cdef class TensorBatch:
                 if missing < parts or self.read_arrays(entry, plan) == ODD:
                     return ODD
                 return FRESH
-        road = self.read_arrays(entry, plan)
-        if road != USUAL:
-            return road
+        path = self.read_arrays(entry, plan)
+        if path != USUAL:
+            return path
         if beside.count.held != NULL:
             beside.step = beside.count.value + 1.0
         elif uses_chance(entry, plan):
@@ -385,7 +385,7 @@ cdef class TensorBatch:
             size = tensors[i].bits // 8
             alike = alike and <uintptr_t>entry.data[i] % size == 0
         entry.width = entry.count * itemsize(entry, 0)
-        entry.road = USUAL
+        entry.path = USUAL
         if n == 0:
             return USUAL
         alike = alike and (
@@ -695,7 +695,7 @@ cdef class TensorSteps:
                 planned.lr = planned.group[LR]
             batch.planned.append(planned)
             count += len(<list>planned.group[PARAMS])
-        batch.make_room(count)
+        batch.allocate(count)
         if ZDL_FREE_THREADED:
             state = state.copy()        # as for `update`: no other thread knows this one
         batch.gather(<PyObject *>state, made, left_out)

@@ -56,7 +56,7 @@ cdef class Kernel:
         self.numbers, self.lr = numbers, options.index("lr") if "lr" in options else -1
 
 
-# What `LastUpdate` tells, from a road that makes no objects.
+# What `LastUpdate` tells, from a path that makes no objects.
 cdef struct Done:
     int what
     double lr, norm, rate
@@ -359,7 +359,7 @@ cdef int gather_lists(
         if not add_entry(entry, count, groups, ready[0]):
             return IRREGULAR
         # In a list, a frozen entry has state too.
-        usual = usual and (entry.road == USUAL or (entry.road == FROZEN and has_state(entry)))
+        usual = usual and (entry.path == USUAL or (entry.path == FROZEN and has_state(entry)))
         ready[0] += 1
     return ALL_USUAL if usual else NOT_ALL_USUAL
 
@@ -395,7 +395,7 @@ cdef int gather_dicts(
                 return IRREGULAR
         if not add_entry(entry, count, groups, ready[0]):
             return IRREGULAR
-        usual = usual and (entry.road == USUAL or entry.road == FROZEN)
+        usual = usual and (entry.path == USUAL or entry.path == FROZEN)
         ready[0] += 1
     return (ALL_USUAL if usual else NOT_ALL_USUAL) if ready[0] == size else IRREGULAR
 
@@ -408,7 +408,7 @@ cdef inline bint add_entry(
     if entry.group == NULL:
         return False
     if entry.group.frozen:
-        entry.count, entry.made, entry.road = count, False, FROZEN
+        entry.count, entry.made, entry.path = count, False, FROZEN
         entry.strides, entry.coding = NULL, NULL
     else:
         classify(entry, count)
@@ -472,7 +472,7 @@ cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
     cdef Py_ssize_t k, n
     cdef int i, axis
     for k in range(count):
-        if entries[k].road != USUAL and entries[k].road != FRESH:
+        if entries[k].path != USUAL and entries[k].path != FRESH:
             continue
         if entries[k].read != NULL:
             check_tensors_again(&entries[k])
@@ -585,7 +585,7 @@ cdef class Batch:
         for i in range(rule.numbers):
             self.numbers[i] = getattr(optimizer, kernel.numbers[i])
         optimizer.prepare(options, t, self.numbers)
-        self.make_room(len(keys))
+        self.allocate(len(keys))
         for k in range(len(keys)):
             entry = &self.entries[k]
             entry.key = <PyObject *>keys[k] if by_key else NULL
@@ -618,7 +618,7 @@ cdef class Batch:
         if allocated:
             self.entries = entries
         else:
-            self.make_room(size)
+            self.allocate(size)
             memcpy(self.entries, entries, size * sizeof(Entry))
         self.size = size
         return 0
@@ -628,7 +628,7 @@ cdef class Batch:
         free_owned(self.entries, self.size)
         free(self.entries)
 
-    cdef int make_room(self, Py_ssize_t size) except -1:
+    cdef int allocate(self, Py_ssize_t size) except -1:
         self.entries = <Entry *>malloc(max(size, 1) * sizeof(Entry))
         if self.entries == NULL:
             raise MemoryError(f"no memory for an update of {size} parameters")
@@ -638,32 +638,32 @@ cdef class Batch:
         """Make the state that entries for kernels lack; put loaded state beside its parameter."""
         cdef Entry *entry
         cdef Py_ssize_t k, fresh = 0, bytes = 0, used = 0
-        cdef PyObject *room = NULL
+        cdef PyObject *memory = NULL
         cdef bint move = self.optimizer.loaded and not share_memory(self.entries, self.size)
         for k in range(self.size):
             entry = &self.entries[k]
-            if entry.road == FRESH:
+            if entry.path == FRESH:
                 check_again(entry, 1)
                 bytes += (self.count - 2) * small_bytes(entry)
                 fresh += 1
         if bytes > 0:
-            room = new_room(bytes)
+            memory = new_memory(bytes)
         try:
             for k in range(self.size if fresh or move else 0):
                 entry = &self.entries[k]
-                if entry.road == FRESH:
-                    self.make_fresh(entry, room, &used)
-                elif entry.road == USUAL and move:
+                if entry.path == FRESH:
+                    self.make_fresh(entry, memory, &used)
+                elif entry.path == USUAL and move:
                     self.move_beside(entry)
         finally:
-            Py_XDECREF(room)
+            Py_XDECREF(memory)
         # These last: they run Python code, which may resize arrays.
         for k in range(0 if self.by_key else self.size):
-            if self.entries[k].road == FROZEN:
+            if self.entries[k].path == FROZEN:
                 self.make_frozen(&self.entries[k])
         return 0
 
-    cdef int make_fresh(self, Entry *entry, PyObject *room, Py_ssize_t *used) except -1:
+    cdef int make_fresh(self, Entry *entry, PyObject *memory, Py_ssize_t *used) except -1:
         cdef Py_ssize_t bytes = small_bytes(entry)
         cdef int i
         for i in range(2, self.count):
@@ -672,7 +672,7 @@ cdef class Batch:
             elif entry.values[i] != NULL:
                 continue
             elif bytes > 0:
-                entry.values[i] = zeros_in(room, used[0], <PyArrayObject *>entry.values[0])
+                entry.values[i] = zeros_in(memory, used[0], <PyArrayObject *>entry.values[0])
                 used[0] += bytes
             else:
                 entry.values[i] = zeros_beside(entry, i)
@@ -733,7 +733,7 @@ cdef class Batch:
     cdef bint has_odd(self) noexcept:
         cdef Py_ssize_t k
         for k in range(self.size):
-            if self.entries[k].road == ODD:
+            if self.entries[k].path == ODD:
                 return True
         return False
 
@@ -777,9 +777,9 @@ cdef class Batch:
         cdef int i
         for k in range(self.size):
             entry = &self.entries[k]
-            if everything and entry.road != FROZEN:
-                entry.road = ODD
-            if entry.road == ODD:
+            if everything and entry.path != FROZEN:
+                entry.path = ODD
+            if entry.path == ODD:
                 # No comprehension: without memory, Cython's gives up a reference too many.
                 state = []
                 for i in range(2, self.count):

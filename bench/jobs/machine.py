@@ -222,9 +222,9 @@ def measure(case: Result, seconds: float, tuning: dict[str, float]) -> None:
 
 def at_offset(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """A copy that starts where NumPy's large arrays do."""
-    room = np.zeros(values.size * dtype.itemsize + 2 * 64, np.uint8)
-    first = (OFFSET - room.ctypes.data) % 64
-    made = room[first : first + values.size * dtype.itemsize].view(dtype)
+    memory = np.zeros(values.size * dtype.itemsize + 2 * 64, np.uint8)
+    first = (OFFSET - memory.ctypes.data) % 64
+    made = memory[first : first + values.size * dtype.itemsize].view(dtype)
     made[...] = values
     return made
 

@@ -134,15 +134,15 @@ _Part = tuple[int, int, int, Item]
 def _portions(parts: Sequence[_Part], most: int) -> list[list[_Part]]:
     """Parts of items in portions of `most` bytes."""
     portions: list[list[_Part]] = []
-    room = 0
+    free = 0
     for i, start, stop, item in parts:
         while start < stop:
-            if room < item.dtype.itemsize:
+            if free < item.dtype.itemsize:
                 portions.append([])
-                room = most
-            n = min(stop - start, room // item.dtype.itemsize)
+                free = most
+            n = min(stop - start, free // item.dtype.itemsize)
             portions[-1].append((i, start, start + n, item))
-            room -= _aligned(n * item.dtype.itemsize)
+            free -= _aligned(n * item.dtype.itemsize)
             start += n
     return portions
 

@@ -222,10 +222,10 @@ class KernelOptimizer(Optimizer):
         # At a place of a page of its own, as _entries.pxi has it and says why. torch's large
         # tensors all start at the same place.
         like = torch.empty_like(param, device="meta", memory_format=torch.preserve_format)
-        room = param.new_zeros(param.numel() + _PAGE // param.element_size())
-        start = (param.data_ptr() + place * _APART - room.data_ptr()) % _PAGE
-        return room.set_(
-            room.untyped_storage(), start // param.element_size(), param.shape, like.stride()
+        memory = param.new_zeros(param.numel() + _PAGE // param.element_size())
+        start = (param.data_ptr() + place * _APART - memory.data_ptr()) % _PAGE
+        return memory.set_(
+            memory.untyped_storage(), start // param.element_size(), param.shape, like.stride()
         )
 
 
