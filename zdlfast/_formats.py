@@ -66,9 +66,9 @@ def encode_8bit(
 ) -> tuple[NDArray[np.uint8], _Floats]:
     """Codes and scales of whole blocks of elements.
 
-    A group that holds NaN or infinity becomes NaN, all of it; so does one that has no sign and holds
-    less than zero, or -0.0. What is larger than zero and has no sign never becomes zero: it may
-    be divided by.
+    A group that holds NaN or infinity becomes NaN, all of it; so does one that has no sign and
+    holds less than zero, or -0.0. What is larger than zero and has no sign never becomes zero: it
+    may be divided by.
 
     Parameters
     ----------
