@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 
+import joblib
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits
 
 from zdlfast.nn import Affine
 from zdlfast.studies import STUDIES, bias_correction, hyperparameters, initialization, trajectories
@@ -25,6 +28,13 @@ QUICK = {
     "low_bit_state": {"QUICK_STEPS": 3},
     "hyperparameters": {"QUICK_SIDE": 3, "QUICK_EPOCHS": 1, "FIRST": 4},
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_after_the_other():
+    """Trainings are too small here to start processes for, and BLAS's threads."""
+    with joblib.parallel_config(backend="sequential"), threadpool_limits(1):
+        yield
 
 
 def study(name):
@@ -329,12 +339,13 @@ def test_the_model_finds_the_maximum_of_the_example():
 
 
 def test_trials_run_on_whatever_back_end_joblib_is_told():
-    import joblib
-
     points = [{"lr": 0.1, "weight_decay": 0.0}] * 2
-    with joblib.parallel_config(backend="threading"):
-        trials = hyperparameters.run(Setup(quick=True), points)
-    assert trials == hyperparameters.run(Setup(quick=True), points)
+    trials = hyperparameters.run(Setup(quick=True), points)
+    get_reusable_executor().shutdown(wait=True)  # of other tests: its processes end when idle
+    for backend in ("loky", "threading"):
+        with joblib.parallel_config(backend=backend):
+            assert trials == hyperparameters.run(Setup(quick=True), points)
+    get_reusable_executor().shutdown(wait=True)
 
 
 CLUSTER = """
