@@ -58,9 +58,7 @@ def network(kind, seed=0):
     random = torch.Generator().manual_seed(seed)
     params = [torch.randn(shape, generator=random) for shape in [(25, 40), (700,), (), (0, 3), ()]]
     params.append(torch.randn(30, 30, generator=random).t())
-    params.append(
-        torch.randn(4, 9, 5, 5, generator=random).to(memory_format=torch.channels_last)
-    )
+    params.append(torch.randn(4, 9, 5, 5, generator=random).to(memory_format=torch.channels_last))
     return [torch.nn.Parameter(param.to(kind)) for param in params]
 
 
