@@ -24,6 +24,7 @@ KEPT = [
 ]
 KINDS = [torch.bfloat16, torch.float32, torch.float64]
 MEANS = ("exp_avg", "exp_avg_sq")
+MOMENTUM = next(case for case in CASES if case.rule == "TorchMomentum")
 
 
 @pytest.fixture(params=KEPT, ids=lambda kept: "-".join(map(str, kept.values())) or "none")
@@ -233,7 +234,7 @@ def test_groups_have_formats_of_their_own():
 
 
 @pytest.mark.usefixtures("kernels_alone")
-@pytest.mark.parametrize("case", CLASSES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_format_may_change_at_any_time(case, kind):
     params = network(kind)
     optimizer = case.cls(params, **case.options)
@@ -266,7 +267,7 @@ WAYS = [copy.deepcopy, saved_by_torch, lambda state: pickle.loads(pickle.dumps(s
 
 
 @pytest.mark.usefixtures("kernels_alone")
-@pytest.mark.parametrize("case", CLASSES, ids=str)
+@pytest.mark.parametrize("case", [*CLASSES, MOMENTUM], ids=str)
 def test_training_goes_on_bit_for_bit(case, kept, kind):
     if case.name == "NAdam" and kind is not torch.float32:
         pytest.skip("torch casts its number to the parameter's dtype when it is loaded")
