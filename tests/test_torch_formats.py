@@ -216,6 +216,20 @@ def test_only_who_leaves_something_to_chance_counts_steps_that_its_rule_does_not
     assert keys(torch.float32, state="8bit", state_rounding="stochastic") == both
 
 
+@pytest.mark.parametrize("state", [None, "8bit", "bfloat16"])
+def test_a_momentum_of_none_is_that_of_a_first_step(state):
+    def stepped(held):
+        param = torch.nn.Parameter(torch.ones(5000))
+        param.grad = torch.full((5000,), 0.3)
+        optimizer = zdlfast.torch.SGD([param], momentum=0.9, dampening=0.5, state=state)
+        if held:
+            optimizer.state[param] = dict(held)
+        optimizer.step()
+        return optimizer.state[param]["momentum_buffer"]
+
+    assert torch.equal(stepped({"momentum_buffer": None}), stepped({}))
+
+
 def test_groups_have_formats_of_their_own():
     params = [torch.nn.Parameter(torch.randn(5000)) for _ in range(4)]
     optimizer = zdlfast.torch.AdamW(
