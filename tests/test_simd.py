@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import golden
 import pytest
 from process import python
 
@@ -194,6 +195,42 @@ def objdump(name, *options):
 def test_no_module_has_a_fused_multiply_add(module):
     fused = r"\bvfn?m(?:add|sub)\w*" if X86_64 else r"\bf(?:n?m(?:add|sub|ad|sb)|n?ml[as]l?2?)\b"
     assert not re.findall(fused, objdump(module, "--disassemble"))
+
+
+def code_of_loops(simd):
+    """The machine code of each rule, with that of the loops that it calls."""
+    name = f"_kernels_{simd}"
+    text = objdump(name, "--disassemble", "--no-show-raw-insn")
+    functions = re.findall(r"^(\w+) <(\S+)>:\n((?:.+\n)*)", text, re.MULTILINE)
+    codes = {symbol: code for _, symbol, code in functions}
+    offsets = {symbol: int(offset, 16) for offset, symbol, _ in functions}
+    symbols = {offset: symbol for symbol, offset in offsets.items()}
+    kernels, _module = golden.load(binary_of(name))
+    known = ctypes.CDLL(str(binary_of(name)))[f"PyInit_{name}"]
+    loaded_at = ctypes.cast(known, ctypes.c_void_p).value - offsets[f"PyInit_{name}"]
+    for rule, row in golden.by_name(kernels).items():
+        code = codes[symbols[ctypes.cast(row.loop, ctypes.c_void_p).value - loaded_at]]
+        called = set(re.findall(r"<([^+>]+_loop[^+>]*)>", code))
+        yield rule, code + "".join(codes[symbol] for symbol in called)
+
+
+@pytest.mark.skipif(not LINUX or MACHINE not in ("x86_64", "aarch64"), reason="reads ELF files")
+@pytest.mark.parametrize("simd", _engine.available())
+def test_every_rule_computes_on_whole_registers_of_both_dtypes(simd):
+    if ".debug_info" in objdump(f"_kernels_{simd}", "--section-headers"):
+        pytest.skip("built with ZDLFAST_DEBUG=1")
+    register = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}[simd]
+    if X86_64:
+        wide = {dtype: rf"\bv?(?:add|sub|mul)p{dtype}\b.*%{register}" for dtype in "sd"}
+    else:
+        wide = {n: rf"\bf(?:add|sub|mul)\s+v\d+\.{n}" for n in ("4s", "2d")}
+    found = [
+        (rule, dtype)
+        for rule, code in code_of_loops(simd)
+        for dtype, instruction in wide.items()
+        if not re.search(instruction, code)
+    ]
+    assert found == [], "these loops are not vectorised"
 
 
 @pytest.mark.skipif(not (X86_64 and LINUX), reason="reads x86-64 ELF files")

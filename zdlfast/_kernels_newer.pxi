@@ -8,7 +8,10 @@ cdef inline P larger(P a, P b) noexcept nogil:
 
 cdef inline W sign(W value) noexcept nogil:
     """As numpy.sign has it: 0.0 for zeros of both signs, and NaN stays."""
-    return <W>1.0 if value > 0.0 else <W>-1.0 if value < 0.0 else value if value != value else 0.0
+    # In this order gcc makes no branches of it, which would keep the loop from being vectorised.
+    cdef W up = 1.0 if value > 0.0 else 0.0
+    cdef W way = -1.0 if value < 0.0 else up
+    return value if value != value else way
 
 
 cdef inline P size(P value) noexcept nogil:
