@@ -104,6 +104,14 @@ ALL_OPTIONS = {
 }
 
 
+@pytest.mark.usefixtures("simd")
+def test_all_tails_of_a_block(options, rng):
+    (adam,) = (row for row in KINDS if row.name == "Adam")
+    sizes = range(514)
+    grads = [draw(rng, bfloat16, sizes)]
+    run_both(adam, {**options, "state_min_size": 0}, draw(rng, bfloat16, sizes), grads)
+
+
 @pytest.mark.each_kind
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
@@ -299,6 +307,21 @@ def test_parameters_are_rounded_to_the_nearest_as_ml_dtypes_does():
             make(lr=1.0, maximize=True).update(params, {"W": grads})
             expected = (np.float32(0) - -grads).astype(bfloat16)
         assert_same_bits(params["W"], expected)
+    # By chance, to one of the two that are next to it.
+    found = []
+    for make in (zdlfast.SGD, reference.SGD):
+        found.append({"W": np.zeros(grads.size, bfloat16)})
+        with np.errstate(all="ignore"):
+            make(lr=1.0, maximize=True, state_rounding="stochastic").update(
+                found[-1], {"W": grads}
+            )
+    assert_same_bits(found[0]["W"], found[1]["W"])
+    code = found[0]["W"].view(np.uint16).reshape(bits.shape)
+    number = ~np.isnan(bits.view("f")) & (bits << 1 != 0)
+    lower = (bits >> 16).astype(np.uint16)
+    assert np.all((code == lower) | (code == lower + 1) | ~number)
+    assert np.all(code[:, 0][number[:, 0]] == CODES[number[:, 0]])
+    assert 0.4 < np.mean(code[:, 3] != CODES) < 0.6
 
 
 def test_what_is_less_than_half_of_the_last_digit_is_lost_but_not_by_chance():

@@ -81,6 +81,17 @@ def test_every_rule_may_have_its_state_in_few_bits(rule, rng):
         assert_equal_training(rule, every, rng, "f", "f", [33, 511, 513])
 
 
+@pytest.mark.usefixtures("simd")
+@pytest.mark.parametrize("dtype", ["f", "d"])
+def test_all_tails_of_a_block(options, rng, dtype):
+    fast, numpy = zdlfast.Adam(**options), reference.Adam(**options)
+    ours, grads = draw(rng, dtype, range(514)), draw(rng, dtype, range(514))
+    theirs = copies(ours)
+    fast.update(ours, grads)
+    numpy.update(theirs, grads)
+    assert_same_run(fast, numpy, ours, theirs)
+
+
 @pytest.mark.each_kind
 def test_kernels_take_whatever_is_encoded(rule, options, rng, monkeypatch, tmp_path):
     optimizer = rule.fast(**rule.options, **options)

@@ -24,6 +24,7 @@ KEPT = [
 ]
 KINDS = [torch.bfloat16, torch.float32, torch.float64]
 MEANS = ("exp_avg", "exp_avg_sq")
+MOMENTUM = next(case for case in CASES if case.rule == "TorchMomentum")
 
 
 @pytest.fixture(params=KEPT, ids=lambda kept: "-".join(map(str, kept.values())) or "none")
@@ -215,6 +216,20 @@ def test_only_who_leaves_something_to_chance_counts_steps_that_its_rule_does_not
     assert keys(torch.float32, state="8bit", state_rounding="stochastic") == both
 
 
+@pytest.mark.parametrize("state", [None, "8bit", "bfloat16"])
+def test_a_momentum_of_none_is_that_of_a_first_step(state):
+    def stepped(held):
+        param = torch.nn.Parameter(torch.ones(5000))
+        param.grad = torch.full((5000,), 0.3)
+        optimizer = zdlfast.torch.SGD([param], momentum=0.9, dampening=0.5, state=state)
+        if held:
+            optimizer.state[param] = dict(held)
+        optimizer.step()
+        return optimizer.state[param]["momentum_buffer"]
+
+    assert torch.equal(stepped({"momentum_buffer": None}), stepped({}))
+
+
 def test_groups_have_formats_of_their_own():
     params = [torch.nn.Parameter(torch.randn(5000)) for _ in range(4)]
     optimizer = zdlfast.torch.AdamW(
@@ -233,7 +248,7 @@ def test_groups_have_formats_of_their_own():
 
 
 @pytest.mark.usefixtures("kernels_alone")
-@pytest.mark.parametrize("case", CLASSES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_format_may_change_at_any_time(case, kind):
     params = network(kind)
     optimizer = case.cls(params, **case.options)
@@ -266,7 +281,7 @@ WAYS = [copy.deepcopy, saved_by_torch, lambda state: pickle.loads(pickle.dumps(s
 
 
 @pytest.mark.usefixtures("kernels_alone")
-@pytest.mark.parametrize("case", CLASSES, ids=str)
+@pytest.mark.parametrize("case", [*CLASSES, MOMENTUM], ids=str)
 def test_training_goes_on_bit_for_bit(case, kept, kind):
     if case.name == "NAdam" and kind is not torch.float32:
         pytest.skip("torch casts its number to the parameter's dtype when it is loaded")

@@ -132,7 +132,6 @@ cdef inline void encode(
     const Entry *entry, int i, Py_ssize_t first, Py_ssize_t n, char *buffer
 ) noexcept nogil:
     """Put a block back that was decoded into the buffer."""
-    cdef const Group *group = entry.group
     cdef uint16_t[BLOCK] halves
     cdef void *codes = halves
     cdef bint scattered

@@ -669,7 +669,7 @@ cdef class TensorSteps:
                 held = state.get(param)
                 stored.append((param, held))
                 # What is only in another format now is not fresh.
-                if held is None or held.keys().isdisjoint(new):
+                if held is None or not any([held.get(name) is not None for name in new]):
                     fresh[param] = new
                 state[param] = new if held is None else {**held, **new}
             rest = self.try_step(groups, state, fresh, left_out)

@@ -193,7 +193,7 @@ class KernelOptimizer(Optimizer):
         state: dict[str, Any] = {}
         if kernel.counter is None and "step" not in held and keeping.uses_chance(param):
             state["step"] = zero()
-        if not held.keys().isdisjoint(kernel.slots):
+        if any(held.get(name) is not None for name in kernel.slots):
             return state | {
                 name: keeping.converted(name, held[name], param) for name in kernel.slots
             }
