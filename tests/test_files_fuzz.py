@@ -23,6 +23,10 @@ import zdlfast
 from zdlfast import _files
 
 ENDINGS = [".npz", ".safetensors"] if importlib.util.find_spec("safetensors") else [".npz"]
+METHODS = [
+    zipfile.ZIP_DEFLATED,
+    *[zipfile.ZIP_BZIP2] * (importlib.util.find_spec("_bz2") is not None),
+]
 HONEST = sorted(path for path in FOLDER.iterdir() if path.suffix in ENDINGS)
 HOSTILE = [
     *(0, 1, -1, 2**31, 2**62, 2**63, -(2**63), 2**64, 10**30, 10**400, 1.5, 1e308),
@@ -226,7 +230,7 @@ def directory_changed(rng, path):
                 [*members[:i], (bomb, head), *members[i + 1 :]], {i: zipfile.ZIP_DEFLATED}
             )
         case 2:
-            return zipped(members, {i: pick(rng, [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])})
+            return zipped(members, {i: pick(rng, METHODS)})
         case 3:
             return zipped([*members, (f"{name}.npy", data)])
     whole = zipped(members)
