@@ -210,7 +210,9 @@ def code_of_loops(simd):
     loaded_at = ctypes.cast(known, ctypes.c_void_p).value - offsets[f"PyInit_{name}"]
     for rule, row in golden.by_name(kernels).items():
         code = codes[symbols[ctypes.cast(row.loop, ctypes.c_void_p).value - loaded_at]]
-        called = set(re.findall(r"<([^+>]+_loop[^+>]*)>", code))
+        called = set(re.findall(r"<([^+>]+_(?:loop|call)\b[^+>]*)>", code))
+        if any("_loop" not in symbol for symbol in called):  # it calls them by their addresses
+            called = {symbol for symbol in codes if "_loop" in symbol}
         yield rule, code + "".join(codes[symbol] for symbol in called)
 
 
