@@ -142,6 +142,14 @@ def layouts(rng, dtype, folder):
     return found
 
 
+def test_a_0d_parameter_stays_in_float32(make):
+    # Of a 0-d array NumPy's operators make a scalar, with which it would go on in float64.
+    rule = zdlfast.Nesterov if make is zdlfast.Adam else reference.Nesterov
+    optimizer, params = rule(lr=0.2, flush_subnormals=True), {"W": np.array(1.0, bfloat16)}
+    optimizer.update(params, {"W": np.array(1.4e-39)})
+    assert optimizer.v["W"] == 0
+
+
 @pytest.mark.usefixtures("kernels_alone")
 @pytest.mark.each_kind
 @pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
@@ -473,7 +481,15 @@ def read_only(array):
             np.ones(3, bfloat16).view(bfloat16.newbyteorder()),
             np.ones(3),
             TypeError,
-            r"params\['W'\] must hold numbers",
+            r"params\['W'\] holds bfloat16 and must be .* byte order, got ndarray in order '>'"
+            if sys.byteorder == "little"
+            else "holds bfloat16",
+        ),
+        (
+            np.ones(3),
+            np.ma.ones(3, bfloat16),
+            TypeError,
+            r"grads\['W'\] holds bfloat16 and must be an ndarray .* got MaskedArray",
         ),
         (np.ones(3), np.ones(3, "V2"), TypeError, r"grads\['W'\] must hold numbers"),
     ],

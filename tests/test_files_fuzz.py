@@ -386,6 +386,8 @@ ENTRY = ("params", "entries", 0)
         ((*ENTRY, "key"), [1.5], "the key 1.5, expected"),
         ((*ENTRY, "array"), "v.9", "'v.9' is missing"),
         ((*ENTRY, "scalar"), True, "cannot reshape array of size 6"),
+        ((*ENTRY, "bfloat16"), True, "bfloat16 in an array of float64"),
+        ((*ENTRY, "bfloat16"), False, "bfloat16 in an array of float64"),
         (ENTRY, {"key": "a", "number": "x"}, "the value 'x', expected a number"),
         (ENTRY, {"key": "a"}, "it has no 'number'"),
     ],

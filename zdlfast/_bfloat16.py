@@ -48,7 +48,8 @@ def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def widened(array: NDArray[Any]) -> NDArray[np.float32]:
     """The numbers of an array of bfloat16, in float32."""
-    return formats.decode_bfloat16(array.view(np.uint16))
+    # NumPy's operators make a scalar of a 0-d array, and with these NumPy 1 computes in float64.
+    return np.asarray(formats.decode_bfloat16(array.view(np.uint16)))
 
 
 def store(

@@ -414,6 +414,8 @@ def _unpack_value(entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     if "array" in entry:
         array = arrays[entry["array"]]
         if "bfloat16" in entry:
+            if entry["bfloat16"] is not True or array.dtype != np.uint16:
+                raise ValueError(f"it has bfloat16 in an array of {array.dtype}")
             array = array.view(bfloat16())
         return array.reshape(())[()] if entry["scalar"] else array
     if "encoded" in entry:

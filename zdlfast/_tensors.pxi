@@ -273,11 +273,9 @@ cdef class TensorBatch:
                 return FRESH if self.read_arrays(entry, plan) != ODD else ODD
             if not is_dict(beside.state):
                 return ODD
-            # A rule that counts no steps may still need a count, for chance.
-            found = look_up(
-                <dict>beside.state, STEP if kernel.counter is None else kernel.counter, &at)
-            if kernel.counter is not None or found != NULL:
+            if kernel.counter is not None:
                 parts += 1
+                found = look_up(<dict>beside.state, kernel.counter, &at)
                 if found == NULL:
                     missing += 1
                 elif not self.read_number(found, &beside.count) or beside.count.data == NULL:
@@ -303,10 +301,15 @@ cdef class TensorBatch:
         path = self.read_arrays(entry, plan)
         if path != USUAL:
             return path
+        if kernel.counter is None and uses_chance(entry, plan):
+            # A rule that counts no steps needs a count for chance.
+            found = look_up(<dict>beside.state, STEP, &at)
+            if found == NULL:
+                return FRESH
+            if not self.read_number(found, &beside.count) or beside.count.data == NULL:
+                return ODD
         if beside.count.held != NULL:
             beside.step = beside.count.value + 1.0
-        elif uses_chance(entry, plan):
-            return FRESH
         if kernel.counter is not None:
             beside.t = beside.step
         else:

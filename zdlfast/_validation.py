@@ -306,6 +306,11 @@ def _usable(name: str, value: Any) -> Any:
         # A memmap is an array in everything but its type, which would make it slow.
         value = value.view(np.ndarray) if type(value) is np.memmap else value
         if value.dtype.kind not in "biufcO" and not holds_bfloat16(value):
+            if value.dtype.name == "bfloat16":
+                raise TypeError(
+                    f"{name} holds bfloat16 and must be an ndarray in the machine's byte order, "
+                    f"got {type(value).__name__} in order {value.dtype.byteorder!r}"
+                )
             raise TypeError(f"{name} must hold numbers, got an array of dtype {value.dtype}")
         return value
     if not isinstance(value, np.generic | complex | float | int):
