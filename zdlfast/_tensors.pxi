@@ -268,6 +268,7 @@ cdef class TensorBatch:
         cdef Py_ssize_t at = 0
         cdef PyObject *found
         cdef int missing = 0, parts = slots + numbers, path
+        cdef bint chance
         if plan.has_state:
             if beside.state == NULL:
                 return FRESH if self.read_arrays(entry, plan) != ODD else ODD
@@ -301,13 +302,17 @@ cdef class TensorBatch:
         path = self.read_arrays(entry, plan)
         if path != USUAL:
             return path
-        if kernel.counter is None and uses_chance(entry, plan):
-            # A rule that counts no steps needs a count for chance.
-            found = look_up(<dict>beside.state, STEP, &at)
-            if found == NULL:
-                return FRESH
-            if not self.read_number(found, &beside.count) or beside.count.data == NULL:
-                return ODD
+        if kernel.counter is None and plan.has_state:
+            # A rule that counts no steps needs a count for chance; where there is one it goes on.
+            chance = uses_chance(entry, plan)
+            if chance or len(<dict>beside.state) > parts:
+                found = look_up(<dict>beside.state, STEP, &at)
+                if found == NULL and chance:
+                    return FRESH
+                if found != NULL and (
+                    not self.read_number(found, &beside.count) or beside.count.data == NULL
+                ):
+                    return ODD
         if beside.count.held != NULL:
             beside.step = beside.count.value + 1.0
         if kernel.counter is not None:
