@@ -51,9 +51,11 @@ cdef uint32_t[2 * WORDS] noise
 
 
 cdef void fill_noise() noexcept:
-    cdef uint32_t x, place
+    cdef uint32_t x
+    cdef int place
     for place in range(2 * WORDS):
-        x = (place ^ (place >> 16)) * <uint32_t>0x85EBCA6B
+        x = place               # less than 2**16: the first step of the finalizer changes nothing
+        x = x * <uint32_t>0x85EBCA6B
         x = (x ^ (x >> 13)) * <uint32_t>0xC2B2AE35
         noise[place] = x ^ (x >> 16)
 
