@@ -960,6 +960,7 @@ def test_the_documents_ask_for_files_that_the_jobs_make():
         "bench.txt",
         "denormals.txt",
         "kernels.txt",
+        "lowbit.txt",
         "models.txt",
         "mpi.txt",
         "peers.txt",

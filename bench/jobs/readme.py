@@ -13,9 +13,9 @@ from bench import report
 HELP = "measure everything, and put the figures into the documents"
 DESCRIPTION = """\
 Run the main job and the jobs kernels, models, peers, denormals, lowbit, sklearn and mpi, and put
-their tables and pictures into both READMEs, bench/README.md and docs/mpi.md, so that no figure
-there is typed by hand. A table goes where the document has a line '<!-- from FILE -->' before a
-block of text.
+their tables and pictures into both READMEs, bench/README.md, docs/low_bit.md and docs/mpi.md, so
+that no figure there is typed by hand. A table goes where the document has a line
+'<!-- from FILE -->' before a block of text.
 """
 EPILOG = """\
 files in DIR: those of all jobs
@@ -27,6 +27,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "README.ja.md",
     ROOT / "bench" / "README.md",
+    ROOT / "docs" / "low_bit.md",
     ROOT / "docs" / "mpi.md",
 ]
 FIGURES = ROOT / "bench" / "figures"
