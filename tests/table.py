@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import zdlfast
-from zdlfast import _rules
+from zdlfast import _engine, _rules
 from zdlfast._bfloat16 import is_bfloat16, widened
 from zdlfast._encoded import EncodedState
 
@@ -147,6 +147,43 @@ def odd_beside_usual(rng, n):
         "scalar": np.float32(rng.standard_normal()),
         "again": rng.standard_normal(n).astype("f4"),
     }
+
+
+def tied_and_overlapping(values):
+    """Three parameters of 600 elements in a copy of these 900 values."""
+    whole = values.copy()
+    return {"a": whole[:600], "tied": whole[:600], "overlaps": whole[300:]}
+
+
+def assert_neither_start_nor_cuts_nor_threads_change_a_bit(make, dtype, values, grad, every=1):
+    """Wherever a parameter begins in a cache line, and wherever threads cut it.
+
+    Parameters
+    ----------
+    every : int
+        How many elements lie between one beginning and the next.
+    """
+    memory = np.zeros(values.size + 64, dtype)
+    start = -memory.ctypes.data % 64 // memory.itemsize
+    before, found = _engine.get_tuning(), []
+    try:
+        for threads, chunk in ((1, 65536), (2, 5000), (3, 12345), (4, 64)):
+            _engine.set_tuning(
+                {**before, "shortest_chunk": chunk, "longest_chunk": chunk,
+                 "help_from": 0, "help_from_awake": 0, "release_from": 0}
+            )  # fmt: skip
+            for place in range(start, start + 64 // memory.itemsize, every):
+                param, optimizer = memory[place : place + values.size], make()
+                param[...] = values
+                with zdlfast.threads(threads):
+                    for _ in range(2):
+                        optimizer.update({"W": param}, {"W": grad})
+                found.append((optimizer, {"W": param.copy()}))
+    finally:
+        _engine.set_tuning(before)
+    first, params = found[0]
+    for optimizer, others in found[1:]:
+        assert_same_run(optimizer, first, others, params)
 
 
 def assert_same_bits(actual, expected, what=""):

@@ -8,16 +8,18 @@ import pytest
 from process import python
 from table import (
     KINDS,
+    assert_neither_start_nor_cuts_nor_threads_change_a_bit,
     assert_same_bits,
     assert_same_run,
     both,
     copies,
     kept,
     odd_beside_usual,
+    tied_and_overlapping,
 )
 
 import zdlfast
-from zdlfast import _bfloat16, _engine, reference
+from zdlfast import _bfloat16, reference
 from zdlfast._encoded import EncodedState
 
 bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
@@ -169,34 +171,11 @@ def test_any_memory_layout_has_the_bits_of_contiguous_memory(rule, options, rng,
         assert_same_run(plain, numpy, contiguous, theirs)
 
 
-def places_within_a_cache_line(n):
-    buffer = np.zeros(n + 64, np.uint16)
-    start = -buffer.ctypes.data % 64 // 2
-    for place in range(0, 32, 5):
-        yield buffer[start + place : start + place + n].view(bfloat16)
-
-
 def test_neither_start_nor_cuts_nor_threads_change_a_bit(options, rng):
     values, grad = rng.standard_normal(9000), rng.standard_normal(9000).astype(bfloat16)
-    before, found = _engine.get_tuning(), []
-    try:
-        for threads, chunk in ((1, 65536), (2, 5000), (3, 12345), (4, 64)):
-            _engine.set_tuning(
-                {**before, "shortest_chunk": chunk, "longest_chunk": chunk,
-                 "help_from": 0, "help_from_awake": 0, "release_from": 0}
-            )  # fmt: skip
-            for param in places_within_a_cache_line(9000):
-                param[...] = values
-                optimizer = zdlfast.Adam(**options, clip_norm=1.0)
-                with zdlfast.threads(threads):
-                    for _ in range(2):
-                        optimizer.update({"W": param}, {"W": grad})
-                found.append((optimizer, {"W": param.copy()}))
-    finally:
-        _engine.set_tuning(before)
-    first, params = found[0]
-    for optimizer, others in found[1:]:
-        assert_same_run(optimizer, first, others, params)
+    assert_neither_start_nor_cuts_nor_threads_change_a_bit(
+        lambda: zdlfast.Adam(**options, clip_norm=1.0), bfloat16, values, grad, every=5
+    )
 
 
 @pytest.mark.each_kind
@@ -216,13 +195,9 @@ def test_odd_entries_beside_usual_ones(rule, options, rng):
 
 @pytest.mark.each_kind
 def test_tied_and_overlapping_parameters_are_updated_in_turn(rule, options, rng):
-    def params(values):
-        whole = values.copy()
-        return {"a": whole[:600], "tied": whole[:600], "overlaps": whole[300:]}
-
     values = rng.standard_normal(900).astype(bfloat16)
     fast, numpy = both(rule, options)
-    ours, theirs = params(values), params(values)
+    ours, theirs = tied_and_overlapping(values), tied_and_overlapping(values)
     for _ in range(3):
         grads = {key: rng.standard_normal(600).astype(bfloat16) for key in ours}
         # One that lies where an earlier entry is written.

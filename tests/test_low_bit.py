@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from table import (
     RULES,
+    assert_neither_start_nor_cuts_nor_threads_change_a_bit,
     assert_same_bits,
     assert_same_run,
     both,
@@ -13,10 +14,11 @@ from table import (
     kept,
     keys_of,
     odd_beside_usual,
+    tied_and_overlapping,
 )
 
 import zdlfast
-from zdlfast import _engine, _formats, reference
+from zdlfast import _formats, reference
 from zdlfast._encoded import EncodedState
 
 FORMATS = [
@@ -181,35 +183,12 @@ def test_all_maxima_of_a_group_are_written_as_numpy_does(options, rng, dtype):
             assert_same_run(fast, numpy, ours, theirs)
 
 
-def places_within_a_cache_line(n, dtype):
-    buffer = np.zeros(n + 32, dtype)
-    start = -buffer.ctypes.data % 64 // buffer.itemsize
-    for place in range(64 // buffer.itemsize):
-        yield buffer[start + place : start + place + n]
-
-
 @pytest.mark.parametrize("dtype", ["f", "d"])
 def test_neither_start_nor_cuts_nor_threads_change_a_bit(options, rng, dtype):
     values, grad = rng.standard_normal(9000), rng.standard_normal(9000).astype(dtype)
-    before, found = _engine.get_tuning(), []
-    try:
-        for threads, chunk in ((1, 65536), (2, 5000), (3, 12345), (4, 64)):
-            _engine.set_tuning(
-                {**before, "shortest_chunk": chunk, "longest_chunk": chunk,
-                 "help_from": 0, "help_from_awake": 0, "release_from": 0}
-            )  # fmt: skip
-            for param in places_within_a_cache_line(9000, dtype):
-                param[...] = values
-                optimizer = zdlfast.Adam(**options)
-                with zdlfast.threads(threads):
-                    for _ in range(2):
-                        optimizer.update({"W": param}, {"W": grad})
-                found.append((optimizer, {"W": param.copy()}))
-    finally:
-        _engine.set_tuning(before)
-    first, params = found[0]
-    for optimizer, others in found[1:]:
-        assert_same_run(optimizer, first, others, params)
+    assert_neither_start_nor_cuts_nor_threads_change_a_bit(
+        lambda: zdlfast.Adam(**options), dtype, values, grad
+    )
 
 
 @pytest.mark.each_kind
@@ -267,13 +246,9 @@ def test_odd_entries_beside_usual_ones(rule, options, rng):
 
 @pytest.mark.each_kind
 def test_tied_and_overlapping_parameters_are_updated_in_turn(rule, options, rng):
-    def params(values):
-        whole = values.copy()
-        return {"a": whole[:600], "tied": whole[:600], "overlaps": whole[300:]}
-
     values = rng.standard_normal(900)
     fast, numpy = both(rule, options)
-    ours, theirs = params(values), params(values)
+    ours, theirs = tied_and_overlapping(values), tied_and_overlapping(values)
     for _ in range(3):
         grads = {key: rng.standard_normal(600) for key in ours}
         fast.update(ours, grads)

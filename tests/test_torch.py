@@ -15,6 +15,7 @@ from torch_table import (  # noqa: E402
     CLASSES,
     OF_TORCH,
     copies,
+    fail_before_the_change,
     network,
     set_gradients,
     state_of,
@@ -463,13 +464,7 @@ def test_an_error_of_a_hook_of_the_engine_changes_nothing(monkeypatch):
     optimizer = zdlfast.torch.Adam(params)
     for steps in range(2):
         before = snapshot(params, optimizer)
-        optimizer.__dict__["_steps"] = _engine.TensorSteps(
-            torch.Tensor.__dlpack_c_exchange_api__,
-            (torch.nn.Parameter, torch.Tensor),
-            optimizer._planned,
-            lambda changed: 1 / 0,
-            torch.get_num_threads,
-        )
+        fail_before_the_change(optimizer)
         with pytest.raises(ZeroDivisionError):
             optimizer.step()
         assert_unchanged(params, optimizer, before)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
 from table import assert_same_bits  # noqa: E402
-from torch_table import CASES, CLASSES, copies, names_of  # noqa: E402
+from torch_table import CASES, CLASSES, copies, fail_before_the_change, names_of  # noqa: E402
 
 import zdlfast  # noqa: E402
 import zdlfast.torch  # noqa: E402
@@ -369,13 +369,7 @@ def test_a_step_that_raises_leaves_the_format_as_it_was():
     held = {param: dict(optimizer.state[param]) for param in params}
     optimizer.param_groups[0] |= {"state": "8bit", "state_min_size": 0}
     optimizer._steps  # noqa: B018 - made before it is changed
-    optimizer.__dict__["_steps"] = zdlfast._engine.TensorSteps(
-        torch.Tensor.__dlpack_c_exchange_api__,
-        (torch.nn.Parameter, torch.Tensor),
-        optimizer._planned,
-        lambda changed: 1 / 0,
-        torch.get_num_threads,
-    )
+    fail_before_the_change(optimizer)
     with pytest.raises(ZeroDivisionError):
         optimizer.step()
     for param in params:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import zdlfast.torch
-from zdlfast import _rules
+from zdlfast import _engine, _rules
 from zdlfast.torch._others import _SLOTS
 
 
@@ -141,6 +141,17 @@ def copies(params):
     for param, other in zip(params, others, strict=True):
         other.grad = None if param.grad is None else param.grad.clone()
     return others
+
+
+def fail_before_the_change(optimizer):
+    """Let the engine raise ZeroDivisionError where a step has only its change left to do."""
+    optimizer.__dict__["_steps"] = _engine.TensorSteps(
+        torch.Tensor.__dlpack_c_exchange_api__,
+        (torch.nn.Parameter, torch.Tensor),
+        optimizer._planned,
+        lambda changed: 1 / 0,
+        torch.get_num_threads,
+    )
 
 
 def state_of(optimizer, params):
