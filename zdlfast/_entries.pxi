@@ -182,7 +182,7 @@ cdef int classify(Entry *entry, int count) except -1:
         n *= shape[axis]
     entry.kind, entry.n = PARAM_DOUBLE if wide == FLOAT64_KIND else 0, n
     if wide == BFLOAT16_KIND:
-        mark_bfloat16(entry, 0)
+        coding_of(entry).is_bfloat16[0] = True
     for i in range(count):
         if entry.values[i] == NULL:
             complete = False
@@ -205,7 +205,7 @@ cdef int classify(Entry *entry, int count) except -1:
             if i == 1 and kind == FLOAT64_KIND:
                 entry.kind |= GRAD_DOUBLE
             if kind == BFLOAT16_KIND:
-                mark_bfloat16(entry, i)
+                coding_of(entry).is_bfloat16[i] = True
             for axis in range(ndim):
                 if PyArray_DIMS(arrays[i])[axis] != shape[axis]:
                     return 0

@@ -40,20 +40,11 @@ cdef Coding *new_coding() except NULL:
     return coding
 
 
-cdef int mark_bfloat16(Entry *entry, int i) except -1:
-    """Note that array `i` of an entry is one of bfloat16."""
+cdef Coding *coding_of(Entry *entry) except NULL:
+    """That of an entry, which is made if there is none."""
     if entry.coding == NULL:
         entry.coding = new_coding()
-    entry.coding.is_bfloat16[i] = True
-    return 0
-
-
-cdef int set_format(Entry *entry, int i, int format) except -1:
-    """Note that array `i` of an entry is encoded."""
-    if entry.coding == NULL:
-        entry.coding = new_coding()
-    entry.coding.format[i] = format
-    return 0
+    return entry.coding
 
 
 cdef int find_codes(Coding *coding, int i, encoded) except -1:

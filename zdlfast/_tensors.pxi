@@ -363,7 +363,7 @@ cdef class TensorBatch:
                     if wanted != SIGNED_8BIT and wanted != UNSIGNED_8BIT:
                         other_format = True
                     else:
-                        set_format(entry, i, wanted)
+                        coding_of(entry).format[i] = wanted
                     continue
                 # A parameter of bfloat16 has such state already.
                 if (BFLOAT16 if kind == BFLOAT16_KIND else FULL) != (
@@ -373,7 +373,7 @@ cdef class TensorBatch:
             if kind == OTHER_KIND or (kind != own and (i < 2 or kind != BFLOAT16_KIND)):
                 return ODD
             if kind == BFLOAT16_KIND:
-                mark_bfloat16(entry, i)
+                coding_of(entry).is_bfloat16[i] = True
             if tensors[i].ndim != tensors[0].ndim:
                 return ODD
             for axis in range(tensors[0].ndim):
