@@ -80,6 +80,7 @@ cdef extern from "_cpu.h":
     bint zdl_has_avx512()
     bint zdl_is_intel()
     void ZDL_PREFETCH(uintptr_t address) nogil
+    void ZDL_PREFETCH_EARLY(uintptr_t address) nogil
 
 cdef extern from "_tuning.h":
     ctypedef struct Tuning "struct zdl_tuning":
@@ -87,6 +88,7 @@ cdef extern from "_tuning.h":
         Py_ssize_t fetch_from
         Py_ssize_t fetch_step
         Py_ssize_t fetch_ahead
+        Py_ssize_t fetch_blocks_from
         Py_ssize_t release_from
         Py_ssize_t help_from
         Py_ssize_t help_from_awake
