@@ -7,9 +7,7 @@
 
 
 cdef enum:
-    # Bytes of a buffer: two blocks, and some cache lines so that no two buffers begin at the
-    # same place of a page. Loads would take stores to the one for stores to the other.
-    BUFFER = 2 * 8 * BLOCK + 33 * CACHE_LINE
+    BUFFER = PAGE + 4096 // MAX_ARRAYS
 
 
 cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -83,43 +81,33 @@ cdef enum:
     ENCODED                 # by a format of state
 
 # An entry on its way through the buffers.
-#
-# Loops are fastest from a cache line of the parameter on, and blocks of codes begin elsewhere. So
-# state is decoded one block ahead: a loop goes from a cache line within one block to that within
-# the next, and the buffer is a ring of two blocks. The line behind it stands for its first one,
-# where a loop goes past the end.
 cdef struct Blocks:
     const Entry *entry
-    char *buffers
     int how[MAX_ARRAYS]
-    int size                # bytes of an element of parameter and state, as the loop takes them
-    Py_ssize_t start        # the element that lies first in the buffers
-    Py_ssize_t last         # the end of what is to be done
-    Py_ssize_t held         # elements of a ring: one block, or two
-    Py_ssize_t fetched      # the next element to be prefetched
-    Py_ssize_t share        # how many are at a time; 0 if none
+    char *buffer[MAX_ARRAYS]
+    bint is_double          # parameter and state, as the loop takes them
+    Py_ssize_t share        # elements of a block that are prefetched at a time; 0 if none
+    Py_ssize_t fetched      # the next one
 
 
 cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    cdef char[(MAX_ARRAYS + 1) * BUFFER + CACHE_LINE] memory
-    cdef char *buffers = memory + (-<uintptr_t>memory) % CACHE_LINE
-    cdef void *staged = buffers + MAX_ARRAYS * BUFFER
+    cdef char[(MAX_ARRAYS + 1) * BUFFER + PAGE + CACHE_LINE] memory
+    cdef void *staged = memory + (-<uintptr_t>memory) % CACHE_LINE
     cdef void *data[MAX_ARRAYS]
     cdef const Group *group = entry.group
-    cdef Py_ssize_t n, decoded = first, encoded = first
+    cdef Py_ssize_t n, past = 0
     cdef int i, kind = entry.kind | group.variant
     cdef Blocks blocks
-    plan_blocks(&blocks, entry, buffers, first, last)
-    n = to_cache_line(&blocks)
-    blocks.held = 2 * BLOCK if n > 0 else BLOCK
+    plan_blocks(&blocks, entry, first, <char *>staged + 8 * BLOCK)
+    if blocks.how[0] == IN_PLACE and entry.coding == NULL:
+        past = <uintptr_t>entry.data[0] % CACHE_LINE // itemsize(entry, 0)
+        past = (past + first) % (CACHE_LINE // itemsize(entry, 0))
     if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
         kind |= GRAD_DOUBLE         # a sum with the parameter is of the wider dtype
     while first < last:
-        n = min(n if n > 0 else <Py_ssize_t>BLOCK, last - first)
-        while decoded < first + n:
-            blocks.fetched = decoded + BLOCK
-            decode_block(&blocks, decoded)
-            decoded += BLOCK
+        n = min(<Py_ssize_t>BLOCK - past, last - first)
+        past = 0        # from the second one on, blocks begin at a cache line
+        blocks.fetched = first + BLOCK
         for i in range(entry.count):
             data[i] = take(&blocks, i, first, n)
         if group.staged:
@@ -128,23 +116,32 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
                 group.decay)
             data[1] = staged
         group.loop(kind, data, n, group.scalars)
+        # The scales of all before the codes of any: each waits long for its last comparison.
+        for i in range(2, entry.count):
+            if blocks.how[i] == ENCODED and entry.coding.format[i] != BFLOAT16:
+                kernels.find_scales(
+                    entry.coding.format[i], blocks.is_double, blocks.buffer[i],
+                    scales_of(entry, i, first), n)
         for i in range(entry.count):
             if i != 1 and blocks.how[i] != IN_PLACE:
                 give_back(&blocks, i, first, n)
         first += n
-        n = 0
-        while encoded < last and (encoded + BLOCK <= first or first == last):
-            encode_block(&blocks, encoded)
-            encoded += BLOCK
 
 
 cdef void plan_blocks(
-    Blocks *blocks, const Entry *entry, char *buffers, Py_ssize_t first, Py_ssize_t last
+    Blocks *blocks, const Entry *entry, Py_ssize_t first, char *memory
 ) noexcept nogil:
+    cdef Py_ssize_t size = 8 if entry.kind & PARAM_DOUBLE else 4
+    cdef Py_ssize_t apart = size * BLOCK // entry.count & -<Py_ssize_t>CACHE_LINE
     cdef int i, times = 0
-    blocks.entry, blocks.buffers, blocks.start, blocks.last = entry, buffers, first, last
-    blocks.size = 8 if entry.kind & PARAM_DOUBLE else 4
+    blocks.entry, blocks.is_double = entry, size == 8
+    if tuning.fetch_ahead == 77:
+        apart = CACHE_LINE
+    else:
+        memory += (<uintptr_t>entry.data[0] + first * size - <uintptr_t>memory) % PAGE & -<Py_ssize_t>CACHE_LINE
+        memory += 0
     for i in range(entry.count):
+        blocks.buffer[i] = memory + i * (PAGE + apart)
         blocks.how[i] = IN_PLACE
         if format_of(entry, i) != FULL:
             blocks.how[i] = ENCODED
@@ -159,14 +156,6 @@ cdef void plan_blocks(
     blocks.share = 0
     if times > 0 and entry.strides == NULL and length(entry) >= tuning.fetch_blocks_from:
         blocks.share = (BLOCK + times - 1) // times
-
-
-cdef inline Py_ssize_t to_cache_line(const Blocks *blocks) noexcept nogil:
-    """The elements before the parameter begins a cache line; 0 if loops do not see where it lies."""
-    if blocks.how[0] != IN_PLACE:
-        return 0
-    return (
-        -(<uintptr_t>blocks.entry.data[0] + blocks.start * blocks.size) % CACHE_LINE // blocks.size)
 
 
 cdef void fetch_share(Blocks *blocks) noexcept nogil:
@@ -186,61 +175,24 @@ cdef void fetch_share(Blocks *blocks) noexcept nogil:
     blocks.fetched += blocks.share
 
 
-cdef inline char *held_at(const Blocks *blocks, int i, Py_ssize_t first) noexcept nogil:
-    """Where the ring of encoded array `i` has element `first`."""
-    cdef Py_ssize_t place = (first - blocks.start) & (blocks.held - 1)
-    return blocks.buffers + i * BUFFER + place * blocks.size
-
-
-cdef inline void decode_block(Blocks *blocks, Py_ssize_t first) noexcept nogil:
-    """Read what is encoded, from element `first` on."""
-    cdef const Entry *entry = blocks.entry
-    cdef char *values
-    cdef int i
-    for i in range(2, entry.count):
-        if blocks.how[i] != ENCODED:
-            continue
-        values = held_at(blocks, i, first)
-        kernels.decode(
-            entry.coding.format[i], blocks.size == 8, codes_of(entry, i, first),
-            scales_of(entry, i, first), values, min(<Py_ssize_t>BLOCK, blocks.last - first))
-        if values == blocks.buffers + i * BUFFER:
-            memcpy(values + blocks.held * blocks.size, values, CACHE_LINE)
-        if blocks.share > 0:
-            fetch_share(blocks)
-
-
-cdef inline void encode_block(Blocks *blocks, Py_ssize_t first) noexcept nogil:
-    """Write what is encoded, from element `first` on."""
-    cdef const Entry *entry = blocks.entry
-    cdef int i
-    for i in range(2, entry.count):
-        if blocks.how[i] != ENCODED:
-            continue
-        kernels.encode(
-            entry.coding.format[i], blocks.size == 8, held_at(blocks, i, first),
-            codes_of(entry, i, first), scales_of(entry, i, first),
-            min(<Py_ssize_t>BLOCK, blocks.last - first), by_chance(entry, i),
-            block_key(entry, i, first))
-        if blocks.share > 0:
-            fetch_share(blocks)
-
-
 cdef inline void *take(
     Blocks *blocks, int i, Py_ssize_t first, Py_ssize_t n
 ) noexcept nogil:
-    """Elements of array `i` as the loop takes them: where they lie, or in a buffer."""
+    """A block of array `i` as the loop takes it: where it lies, or in its buffer."""
     cdef const Entry *entry = blocks.entry
-    cdef char *buffer = blocks.buffers + i * BUFFER
+    cdef char *buffer = blocks.buffer[i]
     cdef int how = blocks.how[i]
     if how == IN_PLACE:
         return entry.data[i] + first * itemsize(entry, i)
-    if how == ENCODED:
-        return held_at(blocks, i, first)
     if how == COPIED:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, True)
         return buffer
-    read_bfloat16(entry, entry.strides, i, i, first, n, buffer)
+    if how == ROUNDED:
+        read_bfloat16(entry, entry.strides, i, i, first, n, buffer)
+    else:
+        kernels.decode(
+            entry.coding.format[i], blocks.is_double, codes_of(entry, i, first),
+            scales_of(entry, i, first), buffer, n)
     if blocks.share > 0:
         fetch_share(blocks)
     return buffer
@@ -262,19 +214,21 @@ cdef void read_bfloat16(
 cdef inline void give_back(
     Blocks *blocks, int i, Py_ssize_t first, Py_ssize_t n
 ) noexcept nogil:
-    """Put elements back that the loop has changed in a buffer."""
+    """Put a block back that the loop has changed in its buffer."""
     cdef const Entry *entry = blocks.entry
-    cdef char *buffer = blocks.buffers + i * BUFFER
-    cdef char *behind = buffer + blocks.held * blocks.size
+    cdef char *buffer = blocks.buffer[i]
     cdef int how = blocks.how[i]
     if how == COPIED:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, False)
-    elif how == ROUNDED:
+        return
+    if how == ROUNDED:
         write_bfloat16(entry, i, first, n, buffer)
-        if blocks.share > 0:
-            fetch_share(blocks)
-    elif held_at(blocks, i, first) + n * blocks.size > behind:
-        memcpy(buffer, behind, CACHE_LINE)
+    else:
+        kernels.encode(
+            entry.coding.format[i], blocks.is_double, buffer, codes_of(entry, i, first),
+            scales_of(entry, i, first), n, by_chance(entry, i), block_key(entry, i, first))
+    if blocks.share > 0:
+        fetch_share(blocks)
 
 
 cdef void write_bfloat16(

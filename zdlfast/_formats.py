@@ -41,9 +41,10 @@ def blocks_of(n: int) -> int:
 def _range(signed: bool) -> tuple[np.float32, np.uint32, np.uint32, np.float32]:
     """Where codes begin: as a float32 and its bits; the last code, and what it stands for.
 
-    A code is added to the bits of the start: to its exponent and the first 4 bits of its mantissa.
+    A code is added to the bits of the start, where those for it are zero: to its exponent and the
+    first 4 bits of its mantissa.
     """
-    start = np.float32(2.0**-6 if signed else 2.0**-14)
+    start = np.float32(2.0**-7 if signed else 2.0**-15)
     bits, last = start.view(np.uint32), np.uint32(127 if signed else 255)
     return start, bits, last, (bits + (last << _CODE_BITS)).view(np.float32) - start
 

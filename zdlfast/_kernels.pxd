@@ -75,14 +75,17 @@ cdef enum:
 
 # A block of `n` elements from their codes, as the loop takes it; and back, for which there has to
 # be room for a whole block. They are rounded to the nearest or by chance, with the key of the
-# block.
+# block. In 8 bits their scales have to be found first, which makes zeros of what has none.
 ctypedef void (*Decode)(
     int format, bint is_double, const void *codes, const float *scales, void *values,
     Py_ssize_t n
 ) noexcept nogil
+ctypedef void (*FindScales)(
+    int format, bint is_double, void *values, float *scales, Py_ssize_t n
+) noexcept nogil
 ctypedef void (*Encode)(
-    int format, bint is_double, void *values, void *codes, float *scales, Py_ssize_t n,
-    bint stochastic, uint32_t key
+    int format, bint is_double, const void *values, void *codes, const float *scales,
+    Py_ssize_t n, bint stochastic, uint32_t key
 ) noexcept nogil
 
 ctypedef struct Kernels:
@@ -90,4 +93,5 @@ ctypedef struct Kernels:
     Stage stage
     SquareSum square_sum
     Decode decode
+    FindScales find_scales
     Encode encode

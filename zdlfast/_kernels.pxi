@@ -599,5 +599,5 @@ add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)
 add(b"stream_3", 0, 3, 0, stream_scalars, stream_3)
 
 kernels.stage, kernels.square_sum = stage, square_sum
-kernels.decode, kernels.encode = decode, encode
+kernels.decode, kernels.find_scales, kernels.encode = decode, find_scales, encode
 table = PyCapsule_New(&kernels, b"zdlfast.kernels", NULL)

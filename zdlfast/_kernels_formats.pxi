@@ -73,12 +73,13 @@ cdef inline uint32_t random_bits(uint32_t key, Py_ssize_t i) noexcept nogil:
 
 # ------------------------------------------------------------------ 8 bits
 
+# In the bits of a start, those of a code are zero: to add a code is to put it there.
 cdef inline float start_of(Sign sign) noexcept nogil:
-    return 0.015625 if Sign is Signed else 0.00006103515625         # 2**-6, 2**-14
+    return 0.0078125 if Sign is Signed else 0.000030517578125       # 2**-7, 2**-15
 
 
 cdef inline float top_of(Sign sign) noexcept nogil:
-    return 3.859375 if Sign is Signed else 3.87493896484375
+    return 1.9296875 if Sign is Signed else 1.937469482421875
 
 
 cdef inline float least_scale() noexcept nogil:
@@ -97,10 +98,10 @@ cdef inline float from_code(uint32_t word, int byte, float factor, Sign sign) no
         code = shifted(word, CODE_BITS - 8 * byte) & (<uint32_t>127 << CODE_BITS)
         return float_of(
             (shifted(word, TOP_BYTE - 8 * byte) & <uint32_t>SIGN)
-            | bits_of((float_of(code + bits_of(start)) - start) * factor))
+            | bits_of((float_of(code | bits_of(start)) - start) * factor))
     else:
         code = shifted(word, CODE_BITS - 8 * byte) & (<uint32_t>255 << CODE_BITS)
-        return (float_of(code + bits_of(start)) - start) * factor
+        return (float_of(code | bits_of(start)) - start) * factor
 
 
 cdef inline void decode_8bit(
@@ -151,7 +152,7 @@ cdef inline uint32_t to_code(
 
 
 cdef inline void encode_8bit(
-    float *restrict x, uint32_t *restrict words, float *restrict scales, Sign sign,
+    const float *restrict x, uint32_t *restrict words, const float *restrict scales, Sign sign,
     Rounding rounding, uint32_t key,
 ) noexcept nogil:
     cdef float[GROUPS] factors
@@ -160,7 +161,6 @@ cdef inline void encode_8bit(
     cdef int group, j
     cdef uint32_t *word
     cdef const float *value
-    find_scales(x, scales, sign)
     for group in range(GROUPS):
         # NaN, which a group of zeros has for a scale now, must not get into its codes.
         factors[group] = top_of(sign) / (
@@ -182,8 +182,10 @@ cdef inline void encode_8bit(
                     value[3 * WORDS + j], factor3, 3, sign, rounding, second & 0xFFFF))
 
 
-cdef inline void find_scales(float *restrict x, float *restrict scales, Sign sign) noexcept nogil:
-    """The largest magnitude of each group; NaN, and zeros in its place, if it is not finite.
+cdef inline bint largest_of_groups(
+    const float *restrict x, float *restrict scales, Sign sign
+) noexcept nogil:
+    """The largest magnitude of each group, NaN if it is not finite; whether one of them is not.
 
     What is less than zero in state that has no sign counts as not finite.
     """
@@ -212,14 +214,10 @@ cdef inline void find_scales(float *restrict x, float *restrict scales, Sign sig
         largest[group] = larger_bits(of_2[2 * group], of_2[2 * group + 1])
     for group in range(GROUPS):
         of_all = larger_bits(of_all, largest[group])
-    if of_all >= <uint32_t>INFINITE:
-        for group in range(GROUPS):
-            if largest[group] >= <uint32_t>INFINITE:
-                largest[group] = NOT_A_NUMBER
-                for j in range(GROUP):
-                    x[group * GROUP + j] = 0.0
     for group in range(GROUPS):
-        scales[group] = float_of(largest[group])
+        scales[group] = float_of(
+            largest[group] if largest[group] < <uint32_t>INFINITE else <uint32_t>NOT_A_NUMBER)
+    return of_all >= <uint32_t>INFINITE
 
 
 cdef inline uint32_t larger_bits(uint32_t one, uint32_t other) noexcept nogil:
@@ -290,19 +288,53 @@ cdef void decode(
             (<double *>values)[j] = narrow[j]
 
 
+cdef void find_scales(
+    int format, bint is_double, void *values, float *scales, Py_ssize_t n
+) noexcept nogil:
+    cdef float[BLOCK] narrow
+    cdef float *x = <float *>values
+    cdef double *wide = <double *>values
+    cdef bint is_bad
+    cdef int group, j
+    if is_double:
+        for j in range(n, BLOCK):
+            wide[j] = 0.0
+        narrow_block(wide, narrow, BLOCK)
+        x = narrow
+    else:
+        for j in range(n, BLOCK):
+            x[j] = 0.0
+    if format == SIGNED_8BIT:
+        is_bad = largest_of_groups(x, scales, <Signed>0)
+    else:
+        is_bad = largest_of_groups(x, scales, <Unsigned>0)
+    if not is_bad:
+        return
+    for group in range(GROUPS):
+        if scales[group] != scales[group]:
+            for j in range(GROUP * group, GROUP * group + GROUP):
+                if is_double:
+                    wide[j] = 0.0
+                else:
+                    x[j] = 0.0
+
+
+cdef inline void narrow_block(const double *restrict wide, float *restrict x, int n) noexcept nogil:
+    cdef int j
+    for j in range(n):
+        x[j] = <float>wide[j]
+
+
 cdef void encode(
-    int format, bint is_double, void *values, void *codes, float *scales, Py_ssize_t n,
-    bint stochastic, uint32_t key,
+    int format, bint is_double, const void *values, void *codes, const float *scales,
+    Py_ssize_t n, bint stochastic, uint32_t key,
 ) noexcept nogil:
     cdef float[BLOCK] narrow
     cdef uint16_t[BLOCK] halves
-    cdef float *x = <float *>narrow if is_double else <float *>values
-    cdef Py_ssize_t j
+    cdef const float *x = <const float *>values
     if is_double:
-        for j in range(n):
-            narrow[j] = <float>(<double *>values)[j]
-    for j in range(n, BLOCK):
-        x[j] = 0.0
+        narrow_block(<const double *>values, narrow, n if format == BFLOAT16 else BLOCK)
+        x = narrow
     if format == BFLOAT16 and not stochastic:
         round_to_bfloat16(x, <uint16_t *>codes, n)
     elif format == BFLOAT16 and n == BLOCK:
