@@ -84,6 +84,7 @@ cdef enum:
 cdef struct Blocks:
     const Entry *entry
     int how[MAX_ARRAYS]
+    int width[MAX_ARRAYS]   # bytes of an element where it lies
     char *buffer[MAX_ARRAYS]
     bint is_double          # parameter and state, as the loop takes them
     Py_ssize_t share        # elements of a block that are prefetched at a time; 0 if none
@@ -132,46 +133,42 @@ cdef void plan_blocks(
     Blocks *blocks, const Entry *entry, Py_ssize_t first, char *memory
 ) noexcept nogil:
     cdef Py_ssize_t size = 8 if entry.kind & PARAM_DOUBLE else 4
-    cdef Py_ssize_t apart = size * BLOCK // entry.count & -<Py_ssize_t>CACHE_LINE
     cdef int i, times = 0
     blocks.entry, blocks.is_double = entry, size == 8
-    if tuning.fetch_ahead == 77:
-        apart = CACHE_LINE
-    else:
-        memory += (<uintptr_t>entry.data[0] + first * size - <uintptr_t>memory) % PAGE & -<Py_ssize_t>CACHE_LINE
-        memory += 0
+    # Each buffer begins at a place of a page of its own, far from where the parameter is in its.
+    memory += (<uintptr_t>entry.data[0] + first * size - <uintptr_t>memory) % PAGE
+    memory += -<uintptr_t>memory % CACHE_LINE
     for i in range(entry.count):
-        blocks.buffer[i] = memory + i * (PAGE + apart)
-        blocks.how[i] = IN_PLACE
+        blocks.buffer[i] = memory + i * (PAGE + size * BLOCK // entry.count // CACHE_LINE * CACHE_LINE)
+        blocks.how[i], blocks.width[i] = IN_PLACE, itemsize(entry, i)
         if format_of(entry, i) != FULL:
-            blocks.how[i] = ENCODED
+            blocks.how[i], blocks.width[i] = ENCODED, code_size(entry, i)
         elif is_bfloat16(entry, i):
             blocks.how[i] = ROUNDED
         elif entry.strides != NULL and not entry.strides.is_contiguous[i]:
             blocks.how[i] = COPIED
         if blocks.how[i] >= ROUNDED:
             times += 1 if i == 1 else 2
-    # All of the next block at once would keep other loads waiting: a share is prefetched each
-    # time that a format reads or writes one.
+    # A share is prefetched each time that a format has read or written a block. All at once
+    # would keep other loads waiting.
     blocks.share = 0
     if times > 0 and entry.strides == NULL and length(entry) >= tuning.fetch_blocks_from:
         blocks.share = (BLOCK + times - 1) // times
 
 
 cdef void fetch_share(Blocks *blocks) noexcept nogil:
-    """Prefetch what a share of the next block is read from."""
+    """Prefetch a share of what comes next, of each array."""
     cdef const Entry *entry = blocks.entry
-    cdef Py_ssize_t size
+    cdef char *place
     cdef int i
     for i in range(entry.count):
-        if blocks.how[i] != ENCODED:
-            size = itemsize(entry, i)
-            fetch_early(<uintptr_t>entry.data[i] + blocks.fetched * size, blocks.share * size)
-            continue
-        size = code_size(entry, i)
-        fetch_early(<uintptr_t>codes_of(entry, i, blocks.fetched), blocks.share * size)
-        if size == 1:
-            fetch_early(<uintptr_t>scales_of(entry, i, blocks.fetched), 1)
+        place = entry.data[i] + blocks.fetched * blocks.width[i]
+        if blocks.how[i] == IN_PLACE:
+            # Loops wait less for memory than formats do, which touch an array in one rush.
+            fetch_early(
+                <uintptr_t>place + BLOCK * blocks.width[i], blocks.share * blocks.width[i])
+        else:
+            fetch(<uintptr_t>place, blocks.share * blocks.width[i])
     blocks.fetched += blocks.share
 
 
