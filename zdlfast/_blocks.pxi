@@ -7,7 +7,7 @@
 
 
 cdef enum:
-    BUFFER = PAGE + 4096 // MAX_ARRAYS
+    BUFFER = 8 * BLOCK + PAGE // 2      # bytes, with what lies between two buffers
 
 
 cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -65,30 +65,18 @@ cdef inline void fetch(uintptr_t line, Py_ssize_t bytes) noexcept nogil:
         line += CACHE_LINE
 
 
-cdef inline void fetch_early(uintptr_t line, Py_ssize_t bytes) noexcept nogil:
-    """The same, only as far as the second-level cache."""
-    cdef uintptr_t end = line + bytes
-    while line < end:
-        ZDL_PREFETCH_EARLY(line)
-        line += CACHE_LINE
-
-
-# How a loop gets at an array.
+# How the loop gets at each array of an entry.
 cdef enum:
     IN_PLACE
     COPIED                  # by strides
     ROUNDED                 # an array of bfloat16
     ENCODED                 # by a format of state
 
-# An entry on its way through the buffers.
 cdef struct Blocks:
     const Entry *entry
-    int how[MAX_ARRAYS]
-    int width[MAX_ARRAYS]   # bytes of an element where it lies
-    char *buffer[MAX_ARRAYS]
     bint is_double          # parameter and state, as the loop takes them
-    Py_ssize_t share        # elements of a block that are prefetched at a time; 0 if none
-    Py_ssize_t fetched      # the next one
+    int how[MAX_ARRAYS]
+    char *buffer[MAX_ARRAYS]
 
 
 cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -96,6 +84,9 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
     cdef void *staged = memory + (-<uintptr_t>memory) % CACHE_LINE
     cdef void *data[MAX_ARRAYS]
     cdef const Group *group = entry.group
+    # Blocks of codes begin anywhere in the parameter's cache lines. An access of 64 bytes that
+    # crosses from one to the next waits for both, each time: from memory up to a quarter longer.
+    cdef Loop loop = group.loop if entry.coding == NULL else group.narrow_loop
     cdef Py_ssize_t n, past = 0
     cdef int i, kind = entry.kind | group.variant
     cdef Blocks blocks
@@ -108,7 +99,6 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
     while first < last:
         n = min(<Py_ssize_t>BLOCK - past, last - first)
         past = 0        # from the second one on, blocks begin at a cache line
-        blocks.fetched = first + BLOCK
         for i in range(entry.count):
             data[i] = take(&blocks, i, first, n)
         if group.staged:
@@ -116,7 +106,7 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
                 entry.kind, data[0], data[1], staged, n, group.g_scale, group.clip_value,
                 group.decay)
             data[1] = staged
-        group.loop(kind, data, n, group.scalars)
+        loop(kind, data, n, group.scalars)
         # The scales of all before the codes of any: each waits long for its last comparison.
         for i in range(2, entry.count):
             if blocks.how[i] == ENCODED and entry.coding.format[i] != BFLOAT16:
@@ -133,47 +123,25 @@ cdef void plan_blocks(
     Blocks *blocks, const Entry *entry, Py_ssize_t first, char *memory
 ) noexcept nogil:
     cdef Py_ssize_t size = 8 if entry.kind & PARAM_DOUBLE else 4
-    cdef int i, times = 0
+    cdef Py_ssize_t apart = size * BLOCK // entry.count // CACHE_LINE * CACHE_LINE
+    cdef int i
     blocks.entry, blocks.is_double = entry, size == 8
-    # Each buffer begins at a place of a page of its own, far from where the parameter is in its.
+    # Each buffer begins at another place of a page, far from that of the parameter: as with state.
     memory += (<uintptr_t>entry.data[0] + first * size - <uintptr_t>memory) % PAGE
     memory += -<uintptr_t>memory % CACHE_LINE
     for i in range(entry.count):
-        blocks.buffer[i] = memory + i * (PAGE + size * BLOCK // entry.count // CACHE_LINE * CACHE_LINE)
-        blocks.how[i], blocks.width[i] = IN_PLACE, itemsize(entry, i)
+        blocks.buffer[i] = memory + i * (PAGE + apart)
+        blocks.how[i] = IN_PLACE
         if format_of(entry, i) != FULL:
-            blocks.how[i], blocks.width[i] = ENCODED, code_size(entry, i)
+            blocks.how[i] = ENCODED
         elif is_bfloat16(entry, i):
             blocks.how[i] = ROUNDED
         elif entry.strides != NULL and not entry.strides.is_contiguous[i]:
             blocks.how[i] = COPIED
-        if blocks.how[i] >= ROUNDED:
-            times += 1 if i == 1 else 2
-    # A share is prefetched each time that a format has read or written a block. All at once
-    # would keep other loads waiting.
-    blocks.share = 0
-    if times > 0 and entry.strides == NULL and length(entry) >= tuning.fetch_blocks_from:
-        blocks.share = (BLOCK + times - 1) // times
-
-
-cdef void fetch_share(Blocks *blocks) noexcept nogil:
-    """Prefetch a share of what comes next, of each array."""
-    cdef const Entry *entry = blocks.entry
-    cdef char *place
-    cdef int i
-    for i in range(entry.count):
-        place = entry.data[i] + blocks.fetched * blocks.width[i]
-        if blocks.how[i] == IN_PLACE:
-            # Loops wait less for memory than formats do, which touch an array in one rush.
-            fetch_early(
-                <uintptr_t>place + BLOCK * blocks.width[i], blocks.share * blocks.width[i])
-        else:
-            fetch(<uintptr_t>place, blocks.share * blocks.width[i])
-    blocks.fetched += blocks.share
 
 
 cdef inline void *take(
-    Blocks *blocks, int i, Py_ssize_t first, Py_ssize_t n
+    const Blocks *blocks, int i, Py_ssize_t first, Py_ssize_t n
 ) noexcept nogil:
     """A block of array `i` as the loop takes it: where it lies, or in its buffer."""
     cdef const Entry *entry = blocks.entry
@@ -183,15 +151,12 @@ cdef inline void *take(
         return entry.data[i] + first * itemsize(entry, i)
     if how == COPIED:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, True)
-        return buffer
-    if how == ROUNDED:
+    elif how == ROUNDED:
         read_bfloat16(entry, entry.strides, i, i, first, n, buffer)
     else:
         kernels.decode(
             entry.coding.format[i], blocks.is_double, codes_of(entry, i, first),
             scales_of(entry, i, first), buffer, n)
-    if blocks.share > 0:
-        fetch_share(blocks)
     return buffer
 
 
@@ -209,7 +174,7 @@ cdef void read_bfloat16(
 
 
 cdef inline void give_back(
-    Blocks *blocks, int i, Py_ssize_t first, Py_ssize_t n
+    const Blocks *blocks, int i, Py_ssize_t first, Py_ssize_t n
 ) noexcept nogil:
     """Put a block back that the loop has changed in its buffer."""
     cdef const Entry *entry = blocks.entry
@@ -217,15 +182,12 @@ cdef inline void give_back(
     cdef int how = blocks.how[i]
     if how == COPIED:
         copy_block(entry.strides, i, entry.data[i], first, n, buffer, False)
-        return
-    if how == ROUNDED:
+    elif how == ROUNDED:
         write_bfloat16(entry, i, first, n, buffer)
     else:
         kernels.encode(
             entry.coding.format[i], blocks.is_double, buffer, codes_of(entry, i, first),
             scales_of(entry, i, first), n, by_chance(entry, i), block_key(entry, i, first))
-    if blocks.share > 0:
-        fetch_share(blocks)
 
 
 cdef void write_bfloat16(
@@ -261,11 +223,7 @@ cdef inline uint32_t block_key(const Entry *entry, int i, Py_ssize_t first) noex
 
 cdef inline char *codes_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:
     """The codes of encoded state, from element `first` on."""
-    return entry.data[i] + code_size(entry, i) * first
-
-
-cdef inline Py_ssize_t code_size(const Entry *entry, int i) noexcept nogil:
-    return 2 if entry.coding.format[i] == BFLOAT16 else 1
+    return entry.data[i] + (2 * first if entry.coding.format[i] == BFLOAT16 else first)
 
 
 cdef inline float *scales_of(const Entry *entry, int i, Py_ssize_t first) noexcept nogil:

@@ -123,18 +123,14 @@ static int zdl_is_intel(void) { return 0; }
 static int zdl_has_avx2(void) { return ZDL_BUILT_AVX2 && zdl_cpu_has_avx2(); }
 static int zdl_has_avx512(void) { return ZDL_BUILT_AVX512 && zdl_cpu_has_avx512(); }
 
-/* Have a line of memory brought to the first-level cache; early: to the second. Any address will
- * do: it never faults. */
+/* Have a line of memory brought to the cache. Any address will do: it never faults. */
 #if defined(_MSC_VER) && ZDL_X86_64
 #include <intrin.h>
 #define ZDL_PREFETCH(address) _mm_prefetch((const char *)(address), _MM_HINT_T0)
-#define ZDL_PREFETCH_EARLY(address) _mm_prefetch((const char *)(address), _MM_HINT_T1)
 #elif defined(__GNUC__)
 #define ZDL_PREFETCH(address) __builtin_prefetch((const void *)(address))
-#define ZDL_PREFETCH_EARLY(address) __builtin_prefetch((const void *)(address), 0, 2)
 #else
 #define ZDL_PREFETCH(address) ((void)(address))
-#define ZDL_PREFETCH_EARLY(address) ((void)(address))
 #endif
 
 #define ZDL_TEXT_(x) #x

@@ -80,7 +80,6 @@ cdef extern from "_cpu.h":
     bint zdl_has_avx512()
     bint zdl_is_intel()
     void ZDL_PREFETCH(uintptr_t address) nogil
-    void ZDL_PREFETCH_EARLY(uintptr_t address) nogil
 
 cdef extern from "_tuning.h":
     ctypedef struct Tuning "struct zdl_tuning":
@@ -88,7 +87,6 @@ cdef extern from "_tuning.h":
         Py_ssize_t fetch_from
         Py_ssize_t fetch_step
         Py_ssize_t fetch_ahead
-        Py_ssize_t fetch_blocks_from
         Py_ssize_t release_from
         Py_ssize_t help_from
         Py_ssize_t help_from_awake
@@ -207,6 +205,7 @@ cdef int bfloat16_type = -1     # the number that NumPy has for it, once it was 
 
 cdef const Kernels *kernels = NULL
 cdef const Rule *table = NULL       # of these
+cdef const Rule *narrow_table = NULL    # of those with accesses of 32 bytes at most
 cdef str table_name = None
 
 
@@ -222,13 +221,18 @@ def available() -> list[str]:
 
 def use(str simd) -> None:
     """From now on take the kernels that were built for this instruction set."""
-    global kernels, table, table_name
+    global kernels, table, narrow_table, table_name
     if simd not in available():
         raise ValueError(f"no kernels for {simd!r} on this machine, only {available()}")
-    module = importlib.import_module(f"zdlfast._kernels_{simd}")
-    kernels = <const Kernels *>PyCapsule_GetPointer(module.table, b"zdlfast.kernels")
+    kernels = kernels_of(simd)
     table = &kernels.rules[0]
+    narrow_table = &kernels_of("avx2" if simd == "avx512" else simd).rules[0]
     table_name = simd
+
+
+cdef const Kernels *kernels_of(str simd) except NULL:
+    module = importlib.import_module(f"zdlfast._kernels_{simd}")
+    return <const Kernels *>PyCapsule_GetPointer(module.table, b"zdlfast.kernels")
 
 
 def in_use() -> str | None:

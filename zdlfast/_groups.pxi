@@ -21,6 +21,7 @@ cdef struct Group:
     bint stochastic
     # What is of the coming step:
     Loop loop
+    Loop narrow_loop            # the same, with accesses of 32 bytes at most
     double[MAX_SCALARS] scalars
     double g_scale, decay       # of the gradient before the loop, if it is staged
     bint staged
@@ -196,7 +197,7 @@ cdef void fill_group(
         own[i] = group.own[i] if group.given[i] else options[i]
     if own_decay:
         own[last] = group.weight_decay if group.decoupled else 0.0
-    group.loop = rule.loop
+    group.loop, group.narrow_loop = rule.loop, narrow_table[rule - table].loop
     rule.scalars(own, t, numbers, scalars + FIRST_SCALAR)
     scalars[G_SCALE] = -1.0 if group.maximize else 1.0
     scalars[P_DECAY], scalars[FLUSH] = 1.0, <double>group.flush

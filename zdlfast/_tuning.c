@@ -7,7 +7,6 @@ struct zdl_tuning zdl_tuning = {
     .fetch_from = PTRDIFF_MAX, /* never; the engine knows for which CPUs it is less */
     .fetch_step = 256,
     .fetch_ahead = 2,
-    .fetch_blocks_from = 2097152,
     .release_from = 1572864, /* some 30 us */
     .help_from = 4194304,    /* 50 to 130 us */
     .help_from_awake = 524288,

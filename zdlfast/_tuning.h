@@ -14,7 +14,6 @@ struct zdl_tuning {
     ptrdiff_t fetch_from;      /* bytes of an entry from which on prefetching pays */
     ptrdiff_t fetch_step;      /* bytes of a parameter between two bursts of prefetches */
     ptrdiff_t fetch_ahead;     /* steps from a prefetch to the use */
-    ptrdiff_t fetch_blocks_from; /* the same, if its state is encoded */
     ptrdiff_t release_from;    /* bytes of an update from which on giving up the GIL pays */
     ptrdiff_t help_from;       /* bytes of an update from which on to wake helpers pays */
     ptrdiff_t help_from_awake; /* the same if one update follows the other */
