@@ -165,6 +165,9 @@ SQUARE_SUM = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_int, ctypes.c_void_p, ct
 DECODE = ctypes.CFUNCTYPE(
     None, ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_ssize_t
 )
+FIND_SCALES = ctypes.CFUNCTYPE(
+    None, ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ssize_t
+)
 ENCODE = ctypes.CFUNCTYPE(
     None, ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_ssize_t, ctypes.c_int,
     ctypes.c_uint32,
@@ -179,6 +182,7 @@ class Kernels(ctypes.Structure):
         ("stage", STAGE),
         ("square_sum", SQUARE_SUM),
         ("decode", DECODE),
+        ("find_scales", FIND_SCALES),
         ("encode", ENCODE),
     )
 
@@ -320,6 +324,8 @@ def format_hash(kernels, number, stochastic):
                 n = min(BLOCK, COUNT - place)
                 block = (kind * BLOCK)(*array[place : place + n])
                 codes, scales = (ctypes.c_uint16 * BLOCK)(), (ctypes.c_float * GROUPS)()
+                if number != FORMATS["bfloat16"]:
+                    kernels.find_scales(number, wide, *map(ctypes.addressof, (block, scales)), n)
                 kernels.encode(
                     number, wide, *map(ctypes.addressof, (block, codes, scales)), n, stochastic,
                     0x9E3779B9 + place,

@@ -84,9 +84,7 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
     cdef void *staged = memory + (-<uintptr_t>memory) % CACHE_LINE
     cdef void *data[MAX_ARRAYS]
     cdef const Group *group = entry.group
-    # Blocks of codes begin anywhere in the parameter's cache lines. An access of 64 bytes that
-    # crosses from one to the next waits for both, each time: from memory up to a quarter longer.
-    cdef Loop loop = group.loop if entry.coding == NULL else group.narrow_loop
+    cdef Loop loop = group.loop
     cdef Py_ssize_t n, past = 0
     cdef int i, kind = entry.kind | group.variant
     cdef Blocks blocks
@@ -94,6 +92,10 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
     if blocks.how[0] == IN_PLACE and entry.coding == NULL:
         past = <uintptr_t>entry.data[0] % CACHE_LINE // itemsize(entry, 0)
         past = (past + first) % (CACHE_LINE // itemsize(entry, 0))
+    if entry.coding != NULL and not entry.kind & PARAM_DOUBLE:
+        # Blocks of codes begin anywhere in a cache line of the parameter. From memory, accesses
+        # of 64 bytes that each cross from one line to the next take up to a quarter longer.
+        loop = group.narrow_loop
     if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
         kind |= GRAD_DOUBLE         # a sum with the parameter is of the wider dtype
     while first < last:

@@ -293,17 +293,13 @@ cdef void find_scales(
 ) noexcept nogil:
     cdef float[BLOCK] narrow
     cdef float *x = <float *>values
-    cdef double *wide = <double *>values
     cdef bint is_bad
     cdef int group, j
     if is_double:
-        for j in range(n, BLOCK):
-            wide[j] = 0.0
-        narrow_block(wide, narrow, BLOCK)
-        x = narrow
-    else:
-        for j in range(n, BLOCK):
-            x[j] = 0.0
+        narrow_block(<double *>values, narrow, n)
+        memcpy(values, narrow, BLOCK * sizeof(float))
+    for j in range(n, BLOCK):
+        x[j] = 0.0
     if format == SIGNED_8BIT:
         is_bad = largest_of_groups(x, scales, <Signed>0)
     else:
@@ -313,14 +309,13 @@ cdef void find_scales(
     for group in range(GROUPS):
         if scales[group] != scales[group]:
             for j in range(GROUP * group, GROUP * group + GROUP):
-                if is_double:
-                    wide[j] = 0.0
-                else:
-                    x[j] = 0.0
+                x[j] = 0.0
 
 
-cdef inline void narrow_block(const double *restrict wide, float *restrict x, int n) noexcept nogil:
-    cdef int j
+cdef inline void narrow_block(
+    const double *restrict wide, float *restrict x, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t j
     for j in range(n):
         x[j] = <float>wide[j]
 
@@ -332,8 +327,8 @@ cdef void encode(
     cdef float[BLOCK] narrow
     cdef uint16_t[BLOCK] halves
     cdef const float *x = <const float *>values
-    if is_double:
-        narrow_block(<const double *>values, narrow, n if format == BFLOAT16 else BLOCK)
+    if is_double and format == BFLOAT16:
+        narrow_block(<const double *>values, narrow, n)
         x = narrow
     if format == BFLOAT16 and not stochastic:
         round_to_bfloat16(x, <uint16_t *>codes, n)
