@@ -59,8 +59,10 @@ from zdlfast._kernels cimport (
     Rule,
 )
 
-from zdlfast._encoded import EncodedState, in_format
+from zdlfast._encoded import EncodedState, encoding_of, in_format
 from zdlfast._gradients import add_squares
+from zdlfast._groups import Group as GroupForNumPy
+from zdlfast._groups import With
 from zdlfast._threads import get_num_threads
 from zdlfast._validation import is_finite
 

@@ -41,6 +41,7 @@ cdef class Groups:
     cdef Py_ssize_t count
     cdef dict place_of          # of a parameter's group, by key; None if there are no overrides
     cdef list schedules         # by group: its own learning rate, if that is a schedule
+    cdef list encodings         # by group, for NumPy; None before it is asked for
     cdef bint known             # whether all this is what the optimizer's attributes say
     cdef bint own_decay         # whether the rule does decoupled weight decay itself
     cdef double clip_norm       # infinite for no limit
@@ -86,6 +87,7 @@ cdef class Groups:
             free(self.array)
         self.array, self.count, self.known = array, count, False
         self.schedules = []
+        self.encodings = [None] * count
         for k in range(count):
             given = options[k]
             lr = given.get("lr")
@@ -142,6 +144,26 @@ cdef class Groups:
             else:
                 self.array[k].scalars[G_SCALE] *= rate
                 set_variant(&self.array[k])
+
+    cdef object for_numpy(self, optimizer, Py_ssize_t k, int count, step):
+        """Group `k` as NumPy takes it, with `count` scalars: a `zdlfast._groups.Group`."""
+        cdef Group *group = &self.array[k]
+        cdef double *scalars = group.scalars
+        cdef list own = []
+        cdef int i
+        encoding = self.encodings[k]
+        if encoding is None:
+            given = optimizer
+            if k > 0:
+                given = With(optimizer, optimizer.overrides.groups[k])
+            encoding = self.encodings[k] = encoding_of(given)
+        for i in range(count):
+            own.append(scalars[FIRST_SCALAR + i])
+        return GroupForNumPy(
+            step, tuple(own), group.g_scale if group.staged else scalars[G_SCALE],
+            None if group.clip_value == INFINITY else group.clip_value, group.decay,
+            scalars[P_DECAY], scalars[FLUSH] != 0.0, group.frozen, encoding,
+        )
 
     cdef const Group *of(self, PyObject *key, Py_ssize_t place) except? NULL:
         """The group of the parameter with this key, or at this place of a list.

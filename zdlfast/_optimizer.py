@@ -297,7 +297,7 @@ class Optimizer(Locked):
             held, group = tuple(slot[place] for slot in state), step.group(key)
             if grad is not None and not group.frozen:
                 entries.append(
-                    _entries.make_entry(place, key, value, grad, held, self._slots, params, group)
+                    _entries.make_entry(place, key, value, grad, held, group, self._slots, params)
                 )
             elif isinstance(params, list):
                 # Its state keeps the place of those behind it.

@@ -43,9 +43,13 @@ cdef class Kernel:
         if table[self.row].name == NULL:
             raise ValueError(f"the kernels have no rule {rule!r}")
         takes = (table[self.row].options, table[self.row].slots, table[self.row].numbers)
-        if takes[0] > MAX_OPTIONS or takes[1] > MAX_SLOTS or takes[2] > MAX_NUMBERS:
+        if (
+            takes[0] > MAX_OPTIONS or takes[1] > MAX_SLOTS or takes[2] > MAX_NUMBERS
+            or FIRST_SCALAR + table[self.row].count > MAX_SCALARS
+        ):
             raise ValueError(
-                f"rule {rule!r} has more options, slots or numbers than _kernels.pxd allows"
+                f"rule {rule!r} has more options, slots, numbers or scalars than _kernels.pxd "
+                "allows"
             )
         if takes != (len(options) + own_decay, len(slots), len(numbers)):
             raise ValueError(
@@ -559,6 +563,10 @@ cdef class Batch:
     cdef int count
     cdef double[MAX_NUMBERS] numbers
     cdef object step
+    cdef dict groups            # those of odd entries, as NumPy takes them
+
+    def __cinit__(self, *args):
+        self.groups = {}
 
     def __init__(
         self, OnKernels optimizer, bint by_key, list containers, list keys, list params,
@@ -744,7 +752,11 @@ cdef class Batch:
         """
         if not self.optimizer.groups.asks():
             return False
-        return self.optimizer.refuses(self.entries, self.size, reading)
+        if self.optimizer.refuses(self.entries, self.size, reading):
+            return True
+        for group in self.groups.values():
+            group.g_scale *= self.optimizer.coming.rate
+        return False
 
     cpdef object by_kernels(self, agree=None, reading=None):
         """Do the whole update, if there are no odd entries: False if it is skipped."""
@@ -755,16 +767,8 @@ cdef class Batch:
         self.finish([], agree)
         return None
 
-    def lr(self):
-        """The learning rate of this update, where nothing is overridden; None without one."""
-        return self.optimizer.coming.lr if self.optimizer.kernel.lr >= 0 else None
-
-    def clip_rate(self) -> float:
-        """What the gradients are multiplied by, for their norm not to be too large."""
-        return self.optimizer.coming.rate
-
     def odd(self, bint everything=False) -> list:
-        """What NumPy has to update: place, key, parameter, gradient and state of each entry.
+        """What NumPy has to update: place, key, parameter, gradient, state and group of each.
 
         Parameters
         ----------
@@ -788,8 +792,20 @@ cdef class Batch:
                         held = <object>entry.values[i]
                     state.append(held)
                 value, grad = <object>entry.values[0], <object>entry.values[1]
-                found.append((k, key_of(entry, k), value, grad, tuple(state)))
+                group = self.group_of(entry)
+                found.append((k, key_of(entry, k), value, grad, tuple(state), group))
         return found
+
+    cdef object group_of(self, const Entry *entry):
+        """The group of an entry as NumPy takes it, the same for all entries of it."""
+        cdef OnKernels optimizer = self.optimizer
+        cdef Py_ssize_t k = entry.group - optimizer.groups.array
+        group = self.groups.get(k)
+        if group is None:
+            step = optimizer.updates + 1 if self.step is None else self.step
+            group = self.groups[k] = optimizer.groups.for_numpy(
+                optimizer, k, table[optimizer.kernel.row].count, step)
+        return group
 
     def order_counts(self) -> bool:
         """Whether an odd entry may share memory with another one."""
