@@ -134,6 +134,7 @@ cdef extern from "numpy/arrayobject.h":
         PyTypeObject *kind, PyArray_Descr *dtype, int ndim, Py_ssize_t *shape,
         Py_ssize_t *strides, void *data, int flags, PyObject *owner
     ) except NULL
+    PyObject *PyArray_NewCopy(PyArrayObject *array, int order) except NULL
     int PyArray_SetBaseObject(PyArrayObject *array, PyObject *base) except -1
 
 cdef extern from "Python.h":
@@ -199,6 +200,7 @@ cdef enum:
 # What nearly every array has; others of the same type are told apart more slowly.
 cdef PyArray_Descr *float32 = PyArray_DescrFromType(NPY_FLOAT)
 cdef PyArray_Descr *float64 = PyArray_DescrFromType(NPY_DOUBLE)
+cdef void *float64_type = <PyObject *>np.float64
 cdef void *memmap_type = <PyObject *>np.memmap
 cdef int bfloat16_type = -1     # the number that NumPy has for it, once it was met
 

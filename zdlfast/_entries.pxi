@@ -4,6 +4,7 @@
 cdef enum:
     USUAL           # a kernel takes it
     FRESH           # a kernel will, once there is state
+    NUMBER          # its rule in Python does, and there is nothing to check before
     ODD             # NumPy does
     FROZEN          # nothing: its gradient is None
 
@@ -97,6 +98,24 @@ cdef inline bint is_array(PyObject *value) noexcept:
     return PyArray_CheckExact(value) or Py_TYPE(value) == memmap_type
 
 
+cdef bint is_number(PyObject **values, int count) noexcept:
+    """Whether parameter and gradient are numbers of float64, and the state is there."""
+    cdef PyArrayObject *array
+    cdef int i, needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE
+    for i in range(2):
+        if not is_float(values[i]) and Py_TYPE(values[i]) != float64_type:
+            return False
+    for i in range(2, count):
+        array = <PyArrayObject *>values[i]
+        if (
+            array == NULL or not PyArray_CheckExact(<PyObject *>array)
+            or PyArray_DESCR(array) != float64 or PyArray_NDIM(array) != 0
+            or PyArray_FLAGS(array) & needed != needed
+        ):
+            return False
+    return True
+
+
 cdef inline bint is_plain(Entry *entry, int count) noexcept:
     """Do what `classify` does for what nearly all entries are, or say no.
 
@@ -169,6 +188,9 @@ cdef int classify(Entry *entry, int count) except -1:
     entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
         entry.path = FROZEN
+        return 0
+    if is_number(entry.values, count):
+        entry.path = NUMBER
         return 0
     entry.path = ODD
     entry.coding = find_coding(entry.values, count)
@@ -355,13 +377,13 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
 
 
 cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
-    """Whether one of the arrays of odd entries may share memory with another entry's."""
+    """Whether an array of an entry that no kernel takes may share memory with another entry's."""
     cdef Extent[FEW] odd
     cdef Extent other
     cdef Py_ssize_t k, j, size = 0
     cdef int i
     for k in range(count):
-        if entries[k].path != ODD:
+        if entries[k].path != ODD and entries[k].path != NUMBER:
             continue
         for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &other):

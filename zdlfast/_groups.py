@@ -40,7 +40,9 @@ class Group:
     frozen: bool
     encoding: Encoding
 
-    def apply(self, rule: Callable[..., tuple[Any, ...]], p: Any, g: Any, *state: Any) -> Any:
+    def apply(
+        self, rule: Callable[..., tuple[Any, ...]], p: Any, g: Any, *state: Any
+    ) -> tuple[Any, ...]:
         """The new parameter and the new state."""
         if self.g_scale != 1.0:
             g = self.g_scale * g
@@ -50,10 +52,11 @@ class Group:
             g = g + self.decay * p
         if self.p_decay != 1.0:
             p *= self.p_decay
-        p, *new = rule(p, g, *state, *self.scalars)
-        if self.flush:
-            new = [_flushed(value) for value in new]
-        return p, *new
+        results = rule(p, g, *state, *self.scalars)
+        if not self.flush:
+            return results
+        p, *new = results
+        return p, *map(_flushed, new)
 
 
 def _clipped(g: Any, limit: float) -> Any:

@@ -210,7 +210,7 @@ cdef class OnKernels(Locked):
             if entries != few:
                 free(entries)
         batch.make_state()
-        return batch if batch.has_odd() else batch.by_kernels()
+        return batch.by_rule(params) if batch.is_simple() else batch
 
     cdef object next_step(self, dict attributes, Py_ssize_t *at, double *numbers):
         """Compute what is of the coming step; return its count, if steps are counted.
@@ -738,12 +738,56 @@ cdef class Batch:
                 entry.made = True
         return 0
 
-    cdef bint has_odd(self) noexcept:
+    cdef bint is_simple(self) noexcept:
+        """Whether all is for kernels, but for numbers that only their rule changes, in any order."""
+        cdef Entry *entry
         cdef Py_ssize_t k
+        cdef bint numbers = False
         for k in range(self.size):
-            if self.entries[k].path == ODD:
-                return True
-        return False
+            entry = &self.entries[k]
+            if entry.path == ODD:
+                return False
+            if entry.path == NUMBER:
+                numbers = True
+                if entry.group.staged or entry.group.variant == SCALED:
+                    return False
+        return not numbers or not (
+            self.optimizer.groups.asks() or odd_shares_memory(self.entries, self.size)
+        )
+
+    cdef object by_rule(self, params):
+        """Do a simple update."""
+        cdef Rollback rollback = Rollback()
+        with rollback:
+            self.run_numbers(params, rollback)
+            result = self.by_kernels()
+            rollback.changes.clear()
+        return result
+
+    cdef int run_numbers(self, params, Rollback rollback) except -1:
+        """Give numbers to the rule in Python: C's powers and warnings would not be Python's."""
+        cdef int count = table[self.optimizer.kernel.row].count
+        cdef Entry *entry
+        cdef Py_ssize_t k
+        cdef int i
+        cdef list operands
+        cdef tuple results
+        for k in range(self.size):
+            entry = &self.entries[k]
+            if entry.path != NUMBER:
+                continue
+            operands = []
+            for i in range(self.count):
+                operands.append(<object>entry.values[i])
+                if i > 1:
+                    rollback.add_array(operands[i])
+            for i in range(count):
+                operands.append(entry.group.scalars[FIRST_SCALAR + i])
+            results = self.optimizer._rule(*operands)
+            self.take_state(k, tuple(operands[2:self.count]), results[1:])
+            rollback.add(params, key_of(entry, k), operands[0])
+            params[key_of(entry, k)] = results[0]
+        return 0
 
     cpdef bint refused(self, reading=None) except -1:
         """Read all gradients, if the options ask for it; whether the update is to be skipped.
@@ -768,7 +812,7 @@ cdef class Batch:
         return None
 
     def odd(self, bint everything=False) -> list:
-        """What NumPy has to update: place, key, parameter, gradient, state and group of each.
+        """What NumPy has to update, numbers too, entry by entry: what `make_entry` takes.
 
         Parameters
         ----------
@@ -781,7 +825,7 @@ cdef class Batch:
         cdef int i
         for k in range(self.size):
             entry = &self.entries[k]
-            if everything and entry.path != FROZEN:
+            if entry.path == NUMBER or (everything and entry.path != FROZEN):
                 entry.path = ODD
             if entry.path == ODD:
                 # No comprehension: without memory, Cython's gives up a reference too many.
@@ -802,7 +846,7 @@ cdef class Batch:
         cdef Py_ssize_t k = entry.group - optimizer.groups.array
         group = self.groups.get(k)
         if group is None:
-            step = optimizer.updates + 1 if self.step is None else self.step
+            step = optimizer._updates + 1 if self.step is None else self.step
             group = self.groups[k] = optimizer.groups.for_numpy(
                 optimizer, k, table[optimizer.kernel.row].count, step)
         return group
@@ -828,7 +872,9 @@ cdef class Batch:
         for done in odd:
             self.take_state(done.place, done.held, done.state)
         for i in range(self.count - 2):
-            after.append((kernel.slots[i], self.with_new_state(i)))
+            container = self.with_new_state(i)
+            if container is not self.containers[i]:
+                after.append((kernel.slots[i], container))
         if kernel.counter is not None:
             after.append((kernel.counter, self.step))
         for i in range(table[kernel.row].numbers):

@@ -111,17 +111,17 @@ class KernelOptimizer(OnKernels, Optimizer):
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
-        found = batch.odd()
+        found, slots = batch.odd(), self._slots
         if not found:
             return batch.by_kernels(agree, reading)
-        odd = [make_entry(*entry, self._slots, params) for entry in found]
+        odd = [make_entry(*entry, slots, params) for entry in found]
         if batch.refused(reading):
             if agree is not None:
                 agree()
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
         if batch.order_counts():
-            odd = [make_entry(*entry, self._slots, params) for entry in batch.odd(True)]
+            odd = [make_entry(*entry, slots, params) for entry in batch.odd(True)]
         with Rollback() as rollback:
             run(self._rule, odd, params, rollback, copies=True)
             rollback.finish(batch.finish, odd, agree)
