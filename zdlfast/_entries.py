@@ -73,6 +73,8 @@ def make_entry(
         plain, dtype, shape = True, value.dtype, value.shape
     else:
         param, grad = validation.param_and_grad(key, value, grad)
+        if validation.is_plain(param):
+            dtype, shape = param.dtype, param.shape  # what takes the gradient, as state has to
         coded = holds_bfloat16(param) or holds_bfloat16(grad)
     state = []
     encoding = group.encoding
