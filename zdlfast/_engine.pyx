@@ -150,6 +150,7 @@ cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
     PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyList_Size(PyObject *items) except -1
+    object PyObject_GenericGetAttr(object instance, object name)
     int PyObject_GenericSetAttr(object instance, object name, object value) except -1
     double PyFloat_AsDouble(PyObject *value)
     void PyErr_Clear()

@@ -506,6 +506,10 @@ cdef PyObject *new_memory(Py_ssize_t bytes) except NULL:
 
 cdef inline PyArray_Descr *native_dtype(PyArrayObject *param) noexcept:
     """The dtype of a parameter's state: a new reference, which NumPy takes."""
+    cdef PyArray_Descr *dtype = PyArray_DESCR(param)
+    if dtype == float32 or dtype == float64:
+        Py_INCREF(<PyObject *>dtype)
+        return dtype
     return PyArray_DescrFromType(PyArray_TYPE(param))
 
 

@@ -30,7 +30,10 @@ cdef struct Group:
 
 cdef inline object option_of(optimizer, dict given, str name):
     """An option of a group: its own, or the optimizer's."""
-    return given[name] if given and name in given else getattr(optimizer, name)
+    if given and name in given:
+        return given[name]
+    # Not by getattr: where a class has __getattr__, that takes twice as long for all attributes.
+    return PyObject_GenericGetAttr(optimizer, name)
 
 
 cdef class Groups:
@@ -72,9 +75,9 @@ cdef class Groups:
         cdef Group *array = &self.first
         cdef Py_ssize_t k, count
         cdef int i
-        cdef dict given
-        overrides = optimizer.overrides
-        options = [{}]
+        cdef dict given, none = {}
+        cdef list options = [none]
+        overrides = option_of(optimizer, none, "overrides")
         if overrides is not None:
             overrides.resolve(keys)
             options = overrides.groups
@@ -86,30 +89,32 @@ cdef class Groups:
         if self.array != &self.first:
             free(self.array)
         self.array, self.count, self.known = array, count, False
-        self.schedules = []
+        self.schedules = [None] * count
         self.encodings = [None] * count
         for k in range(count):
             given = options[k]
-            lr = given.get("lr")
-            self.schedules.append(lr if callable(lr) else None)
-            for i in range(len(names)):
-                value = given.get(names[i]) if given else None
+            memset(&array[k], 0, sizeof(Group))
+            for i in range(len(names) if given else 0):
+                value = given.get(names[i])
                 array[k].given[i] = value is not None
-                array[k].own[i] = value if isinstance(value, float) else 0.0
+                if isinstance(value, float):
+                    array[k].own[i] = value
+                elif value is not None:
+                    self.schedules[k] = value       # of the learning rate
             array[k].weight_decay = option_of(optimizer, given, "weight_decay")
             array[k].decoupled = option_of(optimizer, given, "decoupled")
             array[k].maximize = option_of(optimizer, given, "maximize")
             array[k].flush = option_of(optimizer, given, "flush_subnormals")
-            array[k].frozen = given.get("frozen", False)
+            array[k].frozen = bool(given) and given.get("frozen", False)
             limit = option_of(optimizer, given, "clip_value")
             array[k].clip_value = INFINITY if limit is None else limit
             learn_formats(&array[k], optimizer, given)
         self.place_of = None if overrides is None else overrides.group_of
-        limit = optimizer.clip_norm
-        self.own_decay = optimizer._own_decay
+        self.own_decay = option_of(optimizer, none, "_own_decay")
+        limit = option_of(optimizer, none, "clip_norm")
         self.clip_norm = INFINITY if limit is None else limit
-        self.nonfinite = modes[optimizer.nonfinite]
-        self.seed = optimizer.state_seed % 2**64
+        self.nonfinite = modes[option_of(optimizer, none, "nonfinite")]
+        self.seed = option_of(optimizer, none, "state_seed") % 2**64
         self.known = True
         return 0
 
@@ -189,14 +194,15 @@ cdef inline uint64_t step_key(uint64_t seed, double step) noexcept nogil:
 
 
 cdef int learn_formats(Group *group, optimizer, dict given) except -1:
-    """How a group keeps its state."""
+    """How a group keeps its state, which is in full as far as nothing else is said."""
     cdef object name = option_of(optimizer, given, "state"), slot
     cdef int i = 0
-    group.encodes = False
-    group.min_size = min(option_of(optimizer, given, "state_min_size"), sys.maxsize)
     group.stochastic = option_of(optimizer, given, "state_rounding") == "stochastic"
+    if name is None:
+        return 0
+    group.min_size = min(option_of(optimizer, given, "state_min_size"), sys.maxsize)
     for slot in optimizer._slots:
-        if name is None or slot in optimizer._exact:
+        if slot in optimizer._exact:
             group.formats[i] = FULL
         elif name == "bfloat16":
             group.formats[i] = BFLOAT16

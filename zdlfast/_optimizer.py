@@ -163,6 +163,7 @@ class Optimizer(Locked):
                 validation.refuse_keyword(type(self), name)
         for name, value in options.items():
             setattr(self, name, value)
+        self._options_given()
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -450,6 +451,9 @@ class Optimizer(Locked):
 
     def _check_ready(self) -> None:
         """Raise if the optimizer is not in a state in which it can be updated."""
+
+    def _options_given(self) -> None:
+        """Those that every rule takes have the values of the constructor."""
 
     def _options_changed(self) -> None:
         """One that every rule takes was set."""

@@ -25,6 +25,7 @@ cdef class Kernel:
 
     cdef int row
     cdef int lr             # the place of the learning rate among the options, or -1
+    cdef tuple changed      # the attributes that an update sets: slots, counter, numbers
     cdef readonly tuple options, slots, numbers
     cdef readonly str rule, counter
 
@@ -58,6 +59,7 @@ cdef class Kernel:
             )
         self.rule, self.options, self.slots, self.counter = rule, options, slots, counter
         self.numbers, self.lr = numbers, options.index("lr") if "lr" in options else -1
+        self.changed = slots + (() if counter is None else (counter,)) + numbers
 
 
 # What `LastUpdate` tells, from a path that makes no objects.
@@ -88,12 +90,20 @@ cdef class OnKernels(Locked):
         self.groups = Groups()
 
     def _use(self, Kernel kernel):
-        """Take another variant of the rule."""
-        self.kernel, self.groups.known = kernel, False
+        """Take this variant of the rule."""
+        if kernel is not self.kernel:
+            self.kernel, self.groups.known = kernel, False
 
     def _was_loaded(self):
         """Have the next update look where the state lies, and what the options are."""
         self.loaded, self.groups.known = True, False
+
+    def _options_given(self):
+        """Look what the options are, so that the first update need not."""
+        try:
+            self.groups.learn(self, self.kernel.options, ())
+        except AttributeError:
+            pass    # of a property of the user's own, which needs what is not there yet
 
     def _options_changed(self):
         """Have the next update look what the options are."""
@@ -210,7 +220,7 @@ cdef class OnKernels(Locked):
             if entries != few:
                 free(entries)
         batch.make_state()
-        return batch.by_rule(params) if batch.is_simple() else batch
+        return batch.simply(params)
 
     cdef object next_step(self, dict attributes, Py_ssize_t *at, double *numbers):
         """Compute what is of the coming step; return its count, if steps are counted.
@@ -565,9 +575,6 @@ cdef class Batch:
     cdef object step
     cdef dict groups            # those of odd entries, as NumPy takes them
 
-    def __cinit__(self, *args):
-        self.groups = {}
-
     def __init__(
         self, OnKernels optimizer, bint by_key, list containers, list keys, list params,
         list grads, list state,
@@ -580,6 +587,7 @@ cdef class Batch:
         cdef Py_ssize_t k
         cdef int i
         self.optimizer, self.by_key, self.containers = optimizer, by_key, containers
+        self.groups = {}
         self.count = 2 + rule.slots
         if not optimizer.groups.known or optimizer.groups.place_of is not None:
             optimizer.groups.learn(optimizer, kernel.options, keys)
@@ -614,7 +622,7 @@ cdef class Batch:
     ) except -1:
         """Take over entries that were gathered, the references that they hold and their memory."""
         cdef int i
-        self.optimizer, self.by_key, self.step = optimizer, by_key, step
+        self.optimizer, self.by_key, self.step, self.groups = optimizer, by_key, step, {}
         self.count = 2 + table[optimizer.kernel.row].slots
         self.containers = []
         for i in range(2, self.count):
@@ -738,31 +746,32 @@ cdef class Batch:
                 entry.made = True
         return 0
 
-    cdef bint is_simple(self) noexcept:
-        """Whether all is for kernels, but for numbers that only their rule changes, in any order."""
-        cdef Entry *entry
+    cdef object simply(self, params):
+        """Do the whole update, if all is for kernels, but for numbers that only their rule changes.
+
+        Else return the batch.
+        """
+        cdef const Entry *entry
+        cdef Rollback rollback
         cdef Py_ssize_t k
         cdef bint numbers = False
         for k in range(self.size):
             entry = &self.entries[k]
-            if entry.path == ODD:
-                return False
-            if entry.path == NUMBER:
-                numbers = True
-                if entry.group.staged or entry.group.variant == SCALED:
-                    return False
-        return not numbers or not (
-            self.optimizer.groups.asks() or odd_shares_memory(self.entries, self.size)
-        )
-
-    cdef object by_rule(self, params):
-        """Do a simple update."""
-        cdef Rollback rollback = Rollback()
+            numbers = numbers or entry.path == NUMBER
+            if entry.path == ODD or (
+                entry.path == NUMBER and (entry.group.staged or entry.group.variant == SCALED)
+            ):
+                return self
+        if not numbers:
+            return self.by_kernels()
+        if self.optimizer.groups.asks() or odd_shares_memory(self.entries, self.size):
+            return self
+        rollback = Rollback()
         with rollback:
             self.run_numbers(params, rollback)
-            result = self.by_kernels()
+            self.finish([])
             rollback.changes.clear()
-        return result
+        return None
 
     cdef int run_numbers(self, params, Rollback rollback) except -1:
         """Give numbers to the rule in Python: C's powers and warnings would not be Python's."""
@@ -867,32 +876,31 @@ cdef class Batch:
             Is called last before the kernels, which do not fail: what it raises undoes all.
         """
         cdef Kernel kernel = self.optimizer.kernel
+        cdef tuple names = kernel.changed
         cdef list before = [], after = []
         cdef int i
         for done in odd:
             self.take_state(done.place, done.held, done.state)
         for i in range(self.count - 2):
-            container = self.with_new_state(i)
-            if container is not self.containers[i]:
-                after.append((kernel.slots[i], container))
+            after.append(self.with_new_state(i))
         if kernel.counter is not None:
-            after.append((kernel.counter, self.step))
+            after.append(self.step)
         for i in range(table[kernel.row].numbers):
-            after.append((kernel.numbers[i], self.numbers[i]))
-        for name, _ in after:
-            before.append((name, getattr(self.optimizer, name)))
+            after.append(self.numbers[i])
+        for name in names:
+            before.append(PyObject_GenericGetAttr(self.optimizer, name))
         try:
             # First: where a class of the user's own has properties of these names, they may raise.
-            for name, value in after:
-                PyObject_GenericSetAttr(self.optimizer, name, value)
+            for i in range(len(names)):
+                PyObject_GenericSetAttr(self.optimizer, names[i], after[i])
             if agree is not None:
                 agree()
             check_again(self.entries, self.size)
             run(self.entries, self.size)
         except BaseException:
-            for name, value in before:
+            for i in range(len(names)):
                 try:
-                    PyObject_GenericSetAttr(self.optimizer, name, value)
+                    PyObject_GenericSetAttr(self.optimizer, names[i], before[i])
                 except Exception:
                     pass
             raise
