@@ -34,8 +34,9 @@ cdef class Rollback:
     cdef int add_array(self, array) except -1:
         """Note the elements that an exact array has before they are changed."""
         cdef PyObject *copied = PyArray_NewCopy(<PyArrayObject *>array, NPY_KEEPORDER)
-        self.changes.append((array, ..., <object>copied))
-        Py_DECREF(copied)
+        cdef object before = <object>copied
+        Py_DECREF(copied)   # of which `before` is the owner now
+        self.changes.append((array, ..., before))
         return 0
 
     def finish(self, function, *args):

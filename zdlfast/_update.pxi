@@ -90,9 +90,8 @@ cdef class OnKernels(Locked):
         self.groups = Groups()
 
     def _use(self, Kernel kernel):
-        """Take this variant of the rule."""
-        if kernel is not self.kernel:
-            self.kernel, self.groups.known = kernel, False
+        """Take another variant of the rule."""
+        self.kernel, self.groups.known = kernel, False
 
     def _was_loaded(self):
         """Have the next update look where the state lies, and what the options are."""
@@ -102,8 +101,8 @@ cdef class OnKernels(Locked):
         """Look what the options are, so that the first update need not."""
         try:
             self.groups.learn(self, self.kernel.options, ())
-        except AttributeError:
-            pass    # of a property of the user's own, which needs what is not there yet
+        except Exception:
+            pass    # of a property of the user's own, that needs what is not there yet
 
     def _options_changed(self):
         """Have the next update look what the options are."""
