@@ -380,6 +380,7 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
     """Whether an array of an entry that no kernel takes may share memory with another entry's."""
     cdef Extent[FEW] odd
     cdef Extent other
+    cdef uintptr_t lowest = 0, highest = 0  # of these
     cdef Py_ssize_t k, j, size = 0
     cdef int i
     for k in range(count):
@@ -391,6 +392,8 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
                     return share_memory(entries, count)
                 odd[size] = other
                 odd[size].entry = k
+                lowest = other.low if size == 0 else min(lowest, other.low)
+                highest = max(highest, other.high)
                 size += 1
     if size == 0:
         return False
@@ -398,7 +401,10 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
         if entries[k].path == FROZEN:
             continue
         for i in range(pieces(&entries[k])):
-            if extent_of(&entries[k], i, &other):
+            if (
+                extent_of(&entries[k], i, &other)
+                and other.low < highest and lowest < other.high
+            ):
                 for j in range(size):
                     if (
                         other.low < odd[j].high and odd[j].low < other.high

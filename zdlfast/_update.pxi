@@ -465,18 +465,20 @@ cdef inline bint next_in_step(
 
 # ------------------------------------------------------------------ entries -> memory
 
-cdef int run(Entry *entries, Py_ssize_t count, most=None) except -1:
+cdef int run(Entry *entries, Py_ssize_t count, most=None, bint held=False) except -1:
     """Execute the entries that kernels take. If it raises, it has changed nothing.
 
     Parameters
     ----------
     most : callable, optional
         What gives the largest number of threads to take.
+    held : bool
+        Whether they hold their arrays, which are looked at again then.
     """
     cdef Job job
     job.entries, job.count = entries, count
     job.bytes = measure(entries, count)
-    return with_threads(entries, count, job.bytes, execute_all, &job, most)
+    return with_threads(entries, count, job.bytes, execute_all, &job, most, held)
 
 
 cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
@@ -894,8 +896,7 @@ cdef class Batch:
                 PyObject_GenericSetAttr(self.optimizer, names[i], after[i])
             if agree is not None:
                 agree()
-            check_again(self.entries, self.size)
-            run(self.entries, self.size)
+            run(self.entries, self.size, None, True)
         except BaseException:
             for i in range(len(names)):
                 try:
