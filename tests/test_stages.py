@@ -105,10 +105,10 @@ def test_odd_entries_beside_usual_ones(rule, options, rng):
 def test_numbers_beside_usual_entries(rule, options, rng):
     def drawn():
         x, y = rng.standard_normal(2)
-        return {"usual": rng.standard_normal(70), "x": float(x), "y": y, "b": np.ones(3, "f4")}
+        return {"W": rng.standard_normal(70), "x": float(x), "y": y, "0-d": y, "b": np.ones(3)}
 
     fast, numpy = both(rule, options)
-    ours = drawn()
+    ours = drawn() | {"0-d": np.array(0.5)}
     theirs = copies(ours) | {"x": ours["x"], "y": ours["y"]}
     for _ in range(3):
         grads = drawn()

@@ -4,7 +4,7 @@
 cdef enum:
     USUAL           # a kernel takes it
     FRESH           # a kernel will, once there is state
-    NUMBER          # its rule in Python does, and there is nothing to check before
+    NUMBER          # its rule in Python does, and there is nothing to check before it
     ODD             # NumPy does
     FROZEN          # nothing: its gradient is None
 
@@ -98,22 +98,24 @@ cdef inline bint is_array(PyObject *value) noexcept:
     return PyArray_CheckExact(value) or Py_TYPE(value) == memmap_type
 
 
-cdef bint is_number(PyObject **values, int count) noexcept:
-    """Whether parameter and gradient are numbers of float64, and the state is there."""
+cdef bint is_number(const Entry *entry, int count) noexcept:
+    """Whether an entry is a number of float64 or a 0-d array, its gradient a number of float64.
+
+    And all state is there, in full.
+    """
     cdef PyArrayObject *array
     cdef int i, needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE
-    for i in range(2):
-        if not is_float(values[i]) and Py_TYPE(values[i]) != float64_type:
-            return False
-    for i in range(2, count):
-        array = <PyArrayObject *>values[i]
+    for i in range(count):
+        array = <PyArrayObject *>entry.values[i]
+        if i < 2 and (is_float(<PyObject *>array) or Py_TYPE(<PyObject *>array) == float64_type):
+            continue
         if (
-            array == NULL or not PyArray_CheckExact(<PyObject *>array)
+            i == 1 or array == NULL or not PyArray_CheckExact(<PyObject *>array)
             or PyArray_DESCR(array) != float64 or PyArray_NDIM(array) != 0
             or PyArray_FLAGS(array) & needed != needed
         ):
             return False
-    return True
+    return not (entry.group.encodes and is_array(entry.values[0]))
 
 
 cdef inline bint is_plain(Entry *entry, int count) noexcept:
@@ -189,7 +191,7 @@ cdef int classify(Entry *entry, int count) except -1:
     if entry.values[1] == Py_None:
         entry.path = FROZEN
         return 0
-    if is_number(entry.values, count):
+    if is_number(entry, count):
         entry.path = NUMBER
         return 0
     entry.path = ODD
@@ -529,6 +531,19 @@ cdef PyObject *zeros_in(PyObject *memory, Py_ssize_t place, PyArrayObject *param
     Py_INCREF(memory)
     PyArray_SetBaseObject(<PyArrayObject *>zeros, memory)
     return zeros
+
+
+cdef object one_element(PyArrayObject *array):
+    """A view of a 0-d array that has one dimension."""
+    cdef Py_ssize_t n = 1
+    cdef object view = <object>PyArray_NewFromDescr(
+        &PyArray_Type, native_dtype(array), 1, &n, NULL, PyArray_BYTES(array), NPY_ARRAY_WRITEABLE,
+        NULL,
+    )
+    Py_DECREF(<PyObject *>view)     # of which `view` is the owner now
+    Py_INCREF(<PyObject *>array)
+    PyArray_SetBaseObject(<PyArrayObject *>view, <PyObject *>array)
+    return view
 
 
 cdef PyObject *zeros_beside(const Entry *entry, int i) except NULL:

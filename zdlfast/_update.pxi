@@ -775,28 +775,37 @@ cdef class Batch:
         return None
 
     cdef int run_numbers(self, params, Rollback rollback) except -1:
-        """Give numbers to the rule in Python: C's powers and warnings would not be Python's."""
+        """Give numbers to the rule in Python: C's powers and warnings would not be Python's.
+
+        0-d arrays are changed through views of one element: see `_apply_0d` of _entries.py.
+        """
         cdef int count = table[self.optimizer.kernel.row].count
         cdef Entry *entry
         cdef Py_ssize_t k
         cdef int i
+        cdef bint in_place
         cdef list operands
         cdef tuple results
         for k in range(self.size):
             entry = &self.entries[k]
             if entry.path != NUMBER:
                 continue
+            in_place = is_array(entry.values[0])
             operands = []
             for i in range(self.count):
-                operands.append(<object>entry.values[i])
-                if i > 1:
-                    rollback.add_array(operands[i])
+                operand = <object>entry.values[i]
+                if i > 1 or (i == 0 and in_place):
+                    rollback.add_array(operand)
+                    if in_place:
+                        operand = one_element(<PyArrayObject *>entry.values[i])
+                operands.append(operand)
             for i in range(count):
                 operands.append(entry.group.scalars[FIRST_SCALAR + i])
             results = self.optimizer._rule(*operands)
-            self.take_state(k, tuple(operands[2:self.count]), results[1:])
-            rollback.add(params, key_of(entry, k), operands[0])
-            params[key_of(entry, k)] = results[0]
+            if not in_place:
+                self.take_state(k, tuple(operands[2:self.count]), results[1:])
+                rollback.add(params, key_of(entry, k), operands[0])
+                params[key_of(entry, k)] = results[0]
         return 0
 
     cpdef bint refused(self, reading=None) except -1:
