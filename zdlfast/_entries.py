@@ -56,11 +56,6 @@ def make_entry(
     params: Any,
 ) -> Entry:
     """Check one parameter and what belongs to it."""
-    if not (isinstance(value, np.ndarray) or hasattr(params, "__setitem__")):
-        raise TypeError(
-            f"params[{key!r}] is no array, so its new value has to be stored, but a "
-            f"{type(params).__name__} takes no new values"
-        )
     param = value
     plain = coded = False
     dtype, shape = None, ()  # of state that needs no further look
@@ -76,6 +71,11 @@ def make_entry(
         if validation.is_plain(param):
             dtype, shape = param.dtype, param.shape  # what takes the gradient, as state has to
         coded = holds_bfloat16(param) or holds_bfloat16(grad)
+    if not (isinstance(value, np.ndarray) or hasattr(params, "__setitem__")):
+        raise TypeError(
+            f"params[{key!r}] is no array, so its new value has to be stored, but a "
+            f"{type(params).__name__} takes no new values"
+        )
     state = []
     encoding = group.encoding
     for i, array in enumerate(held):

@@ -25,7 +25,8 @@ cdef int read_gradients(
 ) except -1:
     """Read the gradients of all entries that are updated; nothing is changed.
 
-    Those of entries that no kernel takes are read in Python. Their squares are only added up `with_norm`.
+    Those of entries that no kernel takes are read in Python. Their squares are only added up
+    `with_norm`.
     """
     cdef SumJob job
     cdef Layout layout

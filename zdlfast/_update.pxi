@@ -2,8 +2,9 @@
 #
 # `OnKernels.update` does an update if every entry of it is usual: exact ndarrays of float32 or
 # float64 with their state, whose memory does not overlap within the entry, in dicts or lists.
-# Else nothing has changed, and `KernelOptimizer._update_rest` does it with a `Batch`: the same
-# entries, of which NumPy takes the odd ones.
+# Else it makes a `Batch` of the entries, with the state that is missing, and gives numbers to their
+# rule. If that is not all, nothing has changed: `KernelOptimizer._update_rest` does the update with
+# this batch, of which NumPy takes the odd entries.
 
 cdef class Kernel:
     """One rule, as an optimizer runs it.
@@ -219,7 +220,7 @@ cdef class OnKernels(Locked):
             if entries != few:
                 free(entries)
         batch.make_state()
-        return batch.simply(params)
+        return batch.do_if_simple(params)
 
     cdef object next_step(self, dict attributes, Py_ssize_t *at, double *numbers):
         """Compute what is of the coming step; return its count, if steps are counted.
@@ -747,10 +748,11 @@ cdef class Batch:
                 entry.made = True
         return 0
 
-    cdef object simply(self, params):
-        """Do the whole update, if all is for kernels, but for numbers that only their rule changes.
+    cdef object do_if_simple(self, params):
+        """Do the whole update, if nothing in it needs Python's checks; else return the batch.
 
-        Else return the batch.
+        So it is if all is for kernels, but for numbers that share no memory and that nothing but
+        their rule changes.
         """
         cdef const Entry *entry
         cdef Rollback rollback
