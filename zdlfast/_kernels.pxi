@@ -591,7 +591,8 @@ add(b"torchadagrad", 3, 1, 0, 2, torchadagrad_scalars, adagrad)
 add(b"torchrmspropmomentum", 4, 2, 0, 5, torchrmsprop_scalars, torchrmspropmomentum)
 add(b"torchrmspropcentered", 3, 2, 0, 4, rmsprop_scalars, torchrmspropcentered)
 add(
-    b"torchrmspropcenteredmomentum", 4, 3, 0, 5, torchrmsprop_scalars, torchrmspropcenteredmomentum)
+    b"torchrmspropcenteredmomentum", 4, 3, 0, 5, torchrmsprop_scalars,
+    torchrmspropcenteredmomentum)
 add(b"torchnadam", 5, 2, 1, 5, torchnadam_scalars, nadam)
 add(b"ema", 1, 0, 0, 1, ema_scalars, ema)
 add(b"stream_0", 0, 0, 0, 0, stream_scalars, stream_0)

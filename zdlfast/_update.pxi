@@ -2,9 +2,9 @@
 #
 # `OnKernels.update` does an update if every entry of it is usual: exact ndarrays of float32 or
 # float64 with their state, whose memory does not overlap within the entry, in dicts or lists.
-# Else it makes a `Batch` of the entries, with the state that is missing, and gives numbers to their
-# rule. If that is not all, nothing has changed: `KernelOptimizer._update_rest` does the update with
-# this batch, of which NumPy takes the odd entries.
+# Else it makes a `Batch` of the entries, with the state that is missing, and gives numbers to
+# their rule. If that is not all, nothing has changed: `KernelOptimizer._update_rest` does the
+# update with this batch, of which NumPy takes the odd entries.
 
 cdef class Kernel:
     """One rule, as an optimizer runs it.
