@@ -150,6 +150,7 @@ class Rule(ctypes.Structure):
         ("options", ctypes.c_int),
         ("slots", ctypes.c_int),
         ("numbers", ctypes.c_int),
+        ("count", ctypes.c_int),
         ("scalars", SCALARS),
         ("loop", LOOP),
     )

@@ -112,6 +112,21 @@ def test_one_gradient_serves_two_parameters(rule, dtype):
     train_both(rule, make)
 
 
+def test_state_of_a_number_that_is_in_a_parameter_gives_what_numpy_gives(rule):
+    results = []
+    for cls in (rule.fast, rule.numpy):
+        optimizer, params = cls(lr=0.1), {"W": wave(40), "x": 1.0, "b": wave(9)}
+        grads = {"W": wave(40), "x": 0.5, "b": wave(9)}
+        optimizer.update(params, grads)
+        for place, slot in enumerate(rule.slots):
+            getattr(optimizer, slot)["x"] = params["W"][place : place + 1].reshape(())
+        for _ in range(3):
+            optimizer.update(params, grads)
+        results.append((optimizer, params))
+    (fast, ours), (numpy, theirs) = results
+    assert_same_run(fast, numpy, ours, theirs)
+
+
 def test_state_that_is_shared_between_keys_gives_what_numpy_gives(rule, dtype):
     results = []
     for cls in (rule.fast, rule.numpy):

@@ -222,5 +222,5 @@ def test_usual_arrays_are_plain_to_the_checks(rule, dtype):
     )
     group = Step(rule.numpy(), ["W"]).group("W")
     for state in ((None,) * len(rule.slots), held):
-        assert make_entry(0, "W", param, grad, state, rule.slots, {}, group).plain
-    assert not make_entry(0, "W", param, np.ones(3, int), held, rule.slots, {}, group).plain
+        assert make_entry(0, "W", param, grad, state, group, rule.slots, {}).plain
+    assert not make_entry(0, "W", param, np.ones(3, int), held, group, rule.slots, {}).plain

@@ -1,6 +1,7 @@
 """Errors: of the book's types, with names and shapes in them, and nothing changed by them."""
 
 import copy
+import sys
 from collections import UserDict
 from decimal import Decimal
 from fractions import Fraction
@@ -320,11 +321,50 @@ def test_a_kernel_without_memory_takes_back_what_numpy_did(rule, monkeypatch):
             raise MemoryError("no memory")
 
     monkeypatch.setattr(optimizers, "Rollback", NoMemory)
-    params, grads = {"n": 1.0, "W": np.ones(3)}, {"n": 1.0, "W": np.ones(3)}
+    params, grads = {"n": 1, "W": np.ones(3)}, {"n": 1.0, "W": np.ones(3)}
     optimizer = rule.fast()
     before = snapshot(optimizer, params)
     with pytest.raises(MemoryError):
         optimizer.update(params, grads)
+    assert_unchanged(before, optimizer, params)
+
+
+@pytest.mark.parametrize("number", [float, np.float64])
+def test_numbers_whose_rule_raises_take_back_those_before_them(rule, number):
+    """Powers of Python's numbers overflow with an error, and NumPy's with a warning."""
+    if not rule.squares:
+        return
+    for cls in (rule.fast, rule.numpy):
+        params = {"m": number(2.0), "n": number(1.0), "W": np.ones(3)}
+        optimizer = cls()
+        for _ in range(2):
+            optimizer.update(params, params)
+        before = snapshot(optimizer, params)
+        with pytest.raises(OverflowError if number is float else RuntimeWarning):
+            optimizer.update(params, params | {"n": number(1e200)})
+        assert_unchanged(before, optimizer, params)
+
+
+def test_numbers_are_taken_back_if_the_kernels_cannot_run(rule):
+    """A trace function takes an array away in the midst of the update."""
+    optimizer, taken = rule.fast(), np.ones(3)
+    params, grads = {"n": 2.0, "W": taken}, {"n": 1.0, "W": np.ones(3)}
+    for _ in range(2):
+        optimizer.update(params, grads)
+    before = snapshot(optimizer, params)
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_name == "_rule":
+            taken.resize(70_000, refcheck=False)
+
+    tracing = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(RuntimeError, match="an array was resized or exchanged"):
+            optimizer.update(params, grads)
+    finally:
+        sys.settrace(tracing)
+    taken.resize(3, refcheck=False)
     assert_unchanged(before, optimizer, params)
 
 

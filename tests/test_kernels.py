@@ -259,6 +259,7 @@ def test_scalars_and_numbers_are_those_of_the_twin(rule, kernel, rng):
             setattr(twin, name, number)
         found, after = scalars_of(kernel, options.values(), t, numbers)
         assert found == list(twin._scalars())
+        assert len(found) == kernel.count
         assert after[: len(numbers)] == list(twin._next_numbers())
 
 

@@ -245,6 +245,18 @@ def test_odd_entries_beside_usual_ones(rule, options, rng):
 
 
 @pytest.mark.each_kind
+def test_a_0d_array_with_a_number_for_a_gradient_is_encoded_too(rule, options):
+    fast, numpy = both(rule, options | {"state_min_size": 0})
+    ours, theirs = {"x": np.array(0.7)}, {"x": np.array(0.7)}
+    for state in (None, options["state"]):
+        fast.state = numpy.state = state
+        for _ in range(2):
+            fast.update(ours, {"x": 0.5})
+            numpy.update(theirs, {"x": 0.5})
+            assert_same_run(fast, numpy, ours, theirs)
+
+
+@pytest.mark.each_kind
 def test_tied_and_overlapping_parameters_are_updated_in_turn(rule, options, rng):
     values = rng.standard_normal(900)
     fast, numpy = both(rule, options)

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from process import python
-from table import RULES
+from table import RULES, assert_same_bits
 
 import zdlfast
 from zdlfast import _rules, reference
@@ -216,6 +216,22 @@ def test_a_class_of_ones_own_has_attributes_and_options_of_its_own(rule):
             own.step()
         with pytest.raises(ValueError, match="lr must be"):
             own.lr = -1
+
+
+def test_an_option_may_be_a_property_that_needs_what_is_set_later(rule):
+    for base in (rule.fast, rule.numpy):
+
+        class Own(base):
+            def __init__(self):
+                super().__init__()
+                self.decay = 0.5
+
+            weight_decay = property(lambda self: self.decay)
+
+        params, expected = {"W": np.ones(3)}, {"W": np.ones(3)}
+        Own().update(params, {"W": np.ones(3)})
+        base(weight_decay=0.5).update(expected, {"W": np.ones(3)})
+        assert_same_bits(params["W"], expected["W"])
 
 
 def test_attributes_that_python_itself_asks_for_are_simply_not_there(rule):

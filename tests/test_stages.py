@@ -102,6 +102,22 @@ def test_odd_entries_beside_usual_ones(rule, options, rng):
         assert isinstance(ours["number"], float)
 
 
+def test_numbers_beside_usual_entries(rule, options, rng):
+    def drawn():
+        x, y = rng.standard_normal(2)
+        return {"W": rng.standard_normal(70), "x": float(x), "y": y, "0-d": y, "b": np.ones(3)}
+
+    fast, numpy = both(rule, options)
+    ours = drawn() | {"0-d": np.array(0.5)}
+    theirs = copies(ours) | {"x": ours["x"], "y": ours["y"]}
+    for _ in range(3):
+        grads = drawn()
+        fast.update(ours, grads)
+        numpy.update(theirs, grads)
+        assert fast.last == numpy.last
+        assert_same_run(fast, numpy, ours, theirs)
+
+
 def test_tied_and_overlapping_parameters(rule, options, rng):
     """Each entry counts in the norm, and each is updated in its turn."""
 

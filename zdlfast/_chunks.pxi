@@ -22,15 +22,25 @@ ctypedef void (*Work)(void *job, int threads) noexcept nogil
 
 
 cdef int with_threads(
-    Entry *entries, Py_ssize_t count, int64_t bytes, Work work, void *job, most=None
+    Entry *entries, Py_ssize_t count, int64_t bytes, Work work, void *job, most=None,
+    bint held=False,
 ) except -1:
-    """Have work done that moves so many bytes of entries' arrays, on threads if that pays."""
+    """Have work done that moves so many bytes of entries' arrays, on threads if that pays.
+
+    Parameters
+    ----------
+    held : bool
+        Whether the entries hold their arrays, so that Python code may have run meanwhile.
+    """
     cdef int threads = 1
     if bytes < tuning.help_from_awake:
+        if held:
+            check_again(entries, count)
         work(job, threads)
         return 0
     # Python code runs now, and other threads may.
-    hold(entries, count)
+    if not held:
+        hold(entries, count)
     try:
         if bytes >= tuning.help_from or zdl_in_a_row():
             threads = get_num_threads()
@@ -43,7 +53,8 @@ cdef int with_threads(
             with nogil:
                 work(job, threads)
     finally:
-        let_go(entries, count)
+        if not held:
+            let_go(entries, count)
     return 0
 
 

@@ -218,7 +218,7 @@ def _zeros(n: int, dtype: Any) -> NDArray[Any]:
 
 @dataclass(slots=True)
 class Encoding:
-    """How numbers are encoded of the parameters that have the same options, in one step.
+    """How numbers are encoded of the parameters that have the same options.
 
     Attributes
     ----------
@@ -228,8 +228,8 @@ class Encoding:
         The least number of elements that are in this format.
     stochastic : bool
         Whether state in 8 bits is rounded by chance, and parameters of bfloat16.
-    seed, step : int
-        What chance depends on.
+    seed : int
+        What chance depends on, beside the step.
     positive, exact : tuple of str
         The slots that are never negative, and those that are in no format.
     """
@@ -238,7 +238,6 @@ class Encoding:
     min_size: int
     stochastic: bool
     seed: int
-    step: int
     positive: tuple[str, ...]
     exact: tuple[str, ...]
 
@@ -265,11 +264,15 @@ class Encoding:
             return state
         return in_format(state, format, slot not in self.positive, param)
 
-    def store(self, place: int, held: EncodedState | NDArray[Any], array: NDArray[Any]) -> None:
+    def store(
+        self, step: int, place: int, held: EncodedState | NDArray[Any], array: NDArray[Any]
+    ) -> None:
         """Put new numbers into encoded state, or into an array of bfloat16.
 
         Parameters
         ----------
+        step : int
+            Whose numbers these are.
         place : int
             0 for the parameter, which is rounded to the nearest if nobody asks for chance; from 1
             on for the slots of its rule, which are rounded by chance in bfloat16.
@@ -277,7 +280,7 @@ class Encoding:
         format = held.format if isinstance(held, EncodedState) else "bfloat16"
         random = None
         if self.stochastic or (place > 0 and format == "bfloat16"):
-            key = formats.mixed((step_key(self.seed, self.step) + place) % 2**64)
+            key = formats.mixed((step_key(self.seed, step) + place) % 2**64)
             random = formats.random_bits(key, formats.blocks_of(held.size))
         if isinstance(held, EncodedState):
             held.store(array, random)
@@ -285,14 +288,13 @@ class Encoding:
             _bfloat16.store(held, array, random)
 
 
-def encoding_of(optimizer: "Optimizer", updates: int) -> Encoding:
-    """How an optimizer's numbers are encoded in the step after so many updates."""
+def encoding_of(optimizer: "Optimizer") -> Encoding:
+    """How an optimizer's numbers are encoded."""
     return Encoding(
         optimizer.state,
         optimizer.state_min_size,
         optimizer.state_rounding == "stochastic",
         optimizer.state_seed,
-        updates + 1,
         optimizer._positive,
         optimizer._exact,
     )

@@ -59,8 +59,10 @@ from zdlfast._kernels cimport (
     Rule,
 )
 
-from zdlfast._encoded import EncodedState, in_format
+from zdlfast._encoded import EncodedState, encoding_of, in_format
 from zdlfast._gradients import add_squares
+from zdlfast._groups import Group as GroupForNumPy
+from zdlfast._groups import With
 from zdlfast._threads import get_num_threads
 from zdlfast._validation import is_finite
 
@@ -132,6 +134,7 @@ cdef extern from "numpy/arrayobject.h":
         PyTypeObject *kind, PyArray_Descr *dtype, int ndim, Py_ssize_t *shape,
         Py_ssize_t *strides, void *data, int flags, PyObject *owner
     ) except NULL
+    PyObject *PyArray_NewCopy(PyArrayObject *array, int order) except NULL
     int PyArray_SetBaseObject(PyArrayObject *array, PyObject *base) except -1
 
 cdef extern from "Python.h":
@@ -147,6 +150,7 @@ cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(PyObject *mapping, PyObject *key) except? NULL
     PyObject *PyList_GetItem(PyObject *items, Py_ssize_t index) except NULL
     Py_ssize_t PyList_Size(PyObject *items) except -1
+    object PyObject_GenericGetAttr(object instance, object name)
     int PyObject_GenericSetAttr(object instance, object name, object value) except -1
     double PyFloat_AsDouble(PyObject *value)
     void PyErr_Clear()
@@ -197,6 +201,7 @@ cdef enum:
 # What nearly every array has; others of the same type are told apart more slowly.
 cdef PyArray_Descr *float32 = PyArray_DescrFromType(NPY_FLOAT)
 cdef PyArray_Descr *float64 = PyArray_DescrFromType(NPY_DOUBLE)
+cdef void *float64_type = <PyObject *>np.float64
 cdef void *memmap_type = <PyObject *>np.memmap
 cdef int bfloat16_type = -1     # the number that NumPy has for it, once it was met
 

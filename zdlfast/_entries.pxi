@@ -4,6 +4,7 @@
 cdef enum:
     USUAL           # a kernel takes it
     FRESH           # a kernel will, once there is state
+    NUMBER          # its rule in Python does, and there is nothing to check before it
     ODD             # NumPy does
     FROZEN          # nothing: its gradient is None
 
@@ -97,6 +98,26 @@ cdef inline bint is_array(PyObject *value) noexcept:
     return PyArray_CheckExact(value) or Py_TYPE(value) == memmap_type
 
 
+cdef bint is_number(const Entry *entry, int count) noexcept:
+    """Whether an entry is a number of float64 or a 0-d array, its gradient a number of float64.
+
+    And all state is there, in full.
+    """
+    cdef PyArrayObject *array
+    cdef int i, needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE
+    for i in range(count):
+        array = <PyArrayObject *>entry.values[i]
+        if i < 2 and (is_float(<PyObject *>array) or Py_TYPE(<PyObject *>array) == float64_type):
+            continue
+        if (
+            i == 1 or array == NULL or not PyArray_CheckExact(<PyObject *>array)
+            or PyArray_DESCR(array) != float64 or PyArray_NDIM(array) != 0
+            or PyArray_FLAGS(array) & needed != needed
+        ):
+            return False
+    return not (entry.group.encodes and is_array(entry.values[0]))
+
+
 cdef inline bint is_plain(Entry *entry, int count) noexcept:
     """Do what `classify` does for what nearly all entries are, or say no.
 
@@ -169,6 +190,9 @@ cdef int classify(Entry *entry, int count) except -1:
     entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
         entry.path = FROZEN
+        return 0
+    if is_number(entry, count):
+        entry.path = NUMBER
         return 0
     entry.path = ODD
     entry.coding = find_coding(entry.values, count)
@@ -355,13 +379,14 @@ cdef bint share_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
 
 
 cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nogil:
-    """Whether one of the arrays of odd entries may share memory with another entry's."""
+    """Whether an array of an entry that no kernel takes may share memory with another entry's."""
     cdef Extent[FEW] odd
     cdef Extent other
+    cdef uintptr_t lowest = 0, highest = 0  # of these
     cdef Py_ssize_t k, j, size = 0
     cdef int i
     for k in range(count):
-        if entries[k].path != ODD:
+        if entries[k].path != ODD and entries[k].path != NUMBER:
             continue
         for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &other):
@@ -369,6 +394,8 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
                     return share_memory(entries, count)
                 odd[size] = other
                 odd[size].entry = k
+                lowest = other.low if size == 0 else min(lowest, other.low)
+                highest = max(highest, other.high)
                 size += 1
     if size == 0:
         return False
@@ -376,7 +403,10 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
         if entries[k].path == FROZEN:
             continue
         for i in range(pieces(&entries[k])):
-            if extent_of(&entries[k], i, &other):
+            if (
+                extent_of(&entries[k], i, &other)
+                and other.low < highest and lowest < other.high
+            ):
                 for j in range(size):
                     if (
                         other.low < odd[j].high and odd[j].low < other.high
@@ -484,6 +514,10 @@ cdef PyObject *new_memory(Py_ssize_t bytes) except NULL:
 
 cdef inline PyArray_Descr *native_dtype(PyArrayObject *param) noexcept:
     """The dtype of a parameter's state: a new reference, which NumPy takes."""
+    cdef PyArray_Descr *dtype = PyArray_DESCR(param)
+    if dtype == float32 or dtype == float64:
+        Py_INCREF(<PyObject *>dtype)
+        return dtype
     return PyArray_DescrFromType(PyArray_TYPE(param))
 
 
@@ -497,6 +531,19 @@ cdef PyObject *zeros_in(PyObject *memory, Py_ssize_t place, PyArrayObject *param
     Py_INCREF(memory)
     PyArray_SetBaseObject(<PyArrayObject *>zeros, memory)
     return zeros
+
+
+cdef object one_element(PyArrayObject *array):
+    """A view of a 0-d array that has one dimension."""
+    cdef Py_ssize_t n = 1
+    cdef object view = <object>PyArray_NewFromDescr(
+        &PyArray_Type, native_dtype(array), 1, &n, NULL, PyArray_BYTES(array), NPY_ARRAY_WRITEABLE,
+        NULL,
+    )
+    Py_DECREF(<PyObject *>view)     # of which `view` is the owner now
+    Py_INCREF(<PyObject *>array)
+    PyArray_SetBaseObject(<PyArrayObject *>view, <PyObject *>array)
+    return view
 
 
 cdef PyObject *zeros_beside(const Entry *entry, int i) except NULL:

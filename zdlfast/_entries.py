@@ -32,6 +32,7 @@ class Entry:
     held: tuple[Any, ...]  # the state before; None where there is none yet
     state: tuple[Any, ...]
     plain: bool  # whether these are arrays of one float dtype and one shape
+    coded: bool  # whether any of these has to be decoded for a rule
     group: "Group"
 
     @property
@@ -50,22 +51,26 @@ def make_entry(
     value: Any,
     grad: Any,
     held: tuple[Any, ...],
+    group: "Group",
     slots: tuple[str, ...],
     params: Any,
-    group: "Group",
 ) -> Entry:
     """Check one parameter and what belongs to it."""
     param = value
+    plain = coded = False
     dtype, shape = None, ()  # of state that needs no further look
-    if plain := validation.is_plain(value) and validation.is_like(grad, value.dtype, value.shape):
-        dtype, shape = value.dtype, value.shape
-    elif isinstance(value, _NUMBER) and isinstance(grad, _NUMBER):
+    if isinstance(value, _NUMBER) and isinstance(grad, _NUMBER):
         dtype = _FLOAT
         if not (isinstance(value, float) and isinstance(grad, float)):
             param = validation.fitting(f"params[{key!r}]", value)
             grad = validation.fitting(f"grads[{key!r}]", grad)
+    elif validation.is_plain(value) and validation.is_like(grad, value.dtype, value.shape):
+        plain, dtype, shape = True, value.dtype, value.shape
     else:
         param, grad = validation.param_and_grad(key, value, grad)
+        if validation.is_plain(param):
+            dtype, shape = param.dtype, param.shape  # what takes the gradient, as state has to
+        coded = holds_bfloat16(param) or holds_bfloat16(grad)
     if not (isinstance(value, np.ndarray) or hasattr(params, "__setitem__")):
         raise TypeError(
             f"params[{key!r}] is no array, so its new value has to be stored, but a "
@@ -77,18 +82,19 @@ def make_entry(
         if array is None:
             if encoding.takes(slots[i], param):
                 state.append(encoding.fresh(slots[i], param))
-                plain = False
+                plain, coded = False, True
             else:
                 state.append(zeros_like(param))
             continue
         if not (validation.is_like(array, dtype, shape) and array.flags.writeable):
             validation.check_state(f"{slots[i]}[{key!r}]", array, param, grad)
-            plain = False
+            plain, coded = False, coded or holds_bfloat16(array)
         if encoding.format is not None or isinstance(array, EncodedState):
             array = encoding.converted(slots[i], array, param)
-            plain = plain and not isinstance(array, EncodedState)
+            if isinstance(array, EncodedState):
+                plain, coded = False, True
         state.append(array)
-    return Entry(place, key, value, param, grad, held, tuple(state), plain, group)
+    return Entry(place, key, value, param, grad, held, tuple(state), plain, coded, group)
 
 
 def zeros_like(param: Any) -> Any:
@@ -143,25 +149,22 @@ def run(
     if copies:
         for entry in entries:
             for array in (entry.param, *entry.state):
-                if isinstance(array, EncodedState):
+                if validation.is_array(array):
+                    rollback.add(array, ..., array.copy())
+                elif isinstance(array, EncodedState):
                     for part in array.arrays():
                         rollback.add(part, ..., part.copy())
-                elif validation.is_array(array):
-                    rollback.add(array, ..., array.copy())
     for entry in entries:
+        operands = (entry.param, entry.grad, *entry.state)
+        if entry.coded:
+            operands = tuple(map(decoded, operands))
         if type(entry.param) is np.ndarray and entry.param.ndim == 0:
-            _run_0d(rule, entry)
-            continue
-        if entry.plain:
-            _, *state = entry.group.apply(rule, entry.param, entry.grad, *entry.state)
-            entry.state = tuple(state)
-            continue
-        operands = map(decoded, (entry.param, entry.grad, *entry.state))
-        result, *state = entry.group.apply(rule, *operands)
-        entry.state = _encoded(entry, state)
-        if holds_bfloat16(entry.param):
-            entry.group.encoding.store(0, entry.param, result)
-            continue
+            result, *state = _apply_0d(entry.group, rule, *operands)
+        else:
+            result, *state = entry.group.apply(rule, *operands)
+        if entry.coded:
+            result, *state = _encoded(entry, result, *state)
+        entry.state = tuple(state)
         # Numbers are replaced, and so is what an array's own operators made a new one of.
         if result is not entry.param or (
             entry.param is not entry.value and not isinstance(entry.value, np.ndarray)
@@ -170,32 +173,33 @@ def run(
             params[entry.key] = result
 
 
-def _run_0d(rule: Callable[..., tuple[Any, ...]], entry: Entry) -> None:
+def _apply_0d(
+    group: "Group", rule: Callable[..., tuple[Any, ...]], param: Any, grad: Any, *state: Any
+) -> list[Any]:
     """Apply the rule to a 0-d array, through views of one element.
 
     NumPy 1 promotes 0-d arrays as numbers, and both NumPys make numbers of their results.
     """
-    held = list(map(decoded, entry.state))
-    operands = [
+    p, g, *views = [
         value.reshape(1) if isinstance(value, np.ndarray) else value
-        for value in (decoded(entry.param), decoded(entry.grad), *held)
+        for value in (param, grad, *state)
     ]
-    result, *state = entry.group.apply(rule, *operands)
-    if holds_bfloat16(entry.param):
-        entry.group.encoding.store(0, entry.param, result)
-    entry.state = _encoded(entry, [
-        held if new is operand else np.reshape(new, ())
-        for new, operand, held in zip(state, operands[2:], held, strict=True)
-    ])  # fmt: skip
+    return [
+        held if new is view else np.reshape(new, ())
+        for new, view, held in zip(
+            group.apply(rule, p, g, *views), (p, *views), (param, *state), strict=True
+        )
+    ]
 
 
-def _encoded(entry: Entry, state: list[Any]) -> tuple[Any, ...]:
-    """The new state of an entry; what has fewer bits than a rule computes in, in place."""
-    for place, held in enumerate(entry.state):
+def _encoded(entry: Entry, *results: Any) -> list[Any]:
+    """The new parameter and state; what has fewer bits than a rule computes in, in place."""
+    group, new = entry.group, list(results)
+    for place, held in enumerate((entry.param, *entry.state)):
         if isinstance(held, EncodedState) or holds_bfloat16(held):
-            entry.group.encoding.store(place + 1, held, state[place])
-            state[place] = held
-    return tuple(state)
+            group.encoding.store(group.step, place, held, new[place])
+            new[place] = held
+    return new
 
 
 def may_raise(entries: list[Entry]) -> bool:

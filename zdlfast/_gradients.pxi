@@ -25,7 +25,8 @@ cdef int read_gradients(
 ) except -1:
     """Read the gradients of all entries that are updated; nothing is changed.
 
-    Those of odd entries are read in Python. Their squares are only added up `with_norm`.
+    Those of entries that no kernel takes are read in Python. Their squares are only added up
+    `with_norm`.
     """
     cdef SumJob job
     cdef Layout layout
@@ -129,7 +130,7 @@ cdef int add_up(const SumJob *job, Reading *reading, bint with_norm) except -1:
             chunk += 1
         if reading.nonfinite < 0 and not isfinite(sums) and has_nonfinite(job, k):
             reading.nonfinite = k
-        if entry.path == ODD:
+        if entry.path == ODD or entry.path == NUMBER:
             if with_norm:
                 total = add_squares(total, key_of(entry, k), <object>entry.values[1])
             if reading.nonfinite < 0 and not is_finite(<object>entry.values[1]):

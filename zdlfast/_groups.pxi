@@ -31,7 +31,10 @@ cdef struct Group:
 
 cdef inline object option_of(optimizer, dict given, str name):
     """An option of a group: its own, or the optimizer's."""
-    return given[name] if given and name in given else getattr(optimizer, name)
+    if given and name in given:
+        return given[name]
+    # Not by getattr: where a class has __getattr__, that takes twice as long for all attributes.
+    return PyObject_GenericGetAttr(optimizer, name)
 
 
 cdef class Groups:
@@ -42,6 +45,7 @@ cdef class Groups:
     cdef Py_ssize_t count
     cdef dict place_of          # of a parameter's group, by key; None if there are no overrides
     cdef list schedules         # by group: its own learning rate, if that is a schedule
+    cdef list encodings         # by group, for NumPy; None before it is asked for
     cdef bint known             # whether all this is what the optimizer's attributes say
     cdef bint own_decay         # whether the rule does decoupled weight decay itself
     cdef double clip_norm       # infinite for no limit
@@ -72,9 +76,9 @@ cdef class Groups:
         cdef Group *array = &self.first
         cdef Py_ssize_t k, count
         cdef int i
-        cdef dict given
-        overrides = optimizer.overrides
-        options = [{}]
+        cdef dict given, none = {}
+        cdef list options = [none]
+        overrides = option_of(optimizer, none, "overrides")
         if overrides is not None:
             overrides.resolve(keys)
             options = overrides.groups
@@ -86,29 +90,32 @@ cdef class Groups:
         if self.array != &self.first:
             free(self.array)
         self.array, self.count, self.known = array, count, False
-        self.schedules = []
+        self.schedules = [None] * count
+        self.encodings = [None] * count
         for k in range(count):
             given = options[k]
-            lr = given.get("lr")
-            self.schedules.append(lr if callable(lr) else None)
-            for i in range(len(names)):
-                value = given.get(names[i]) if given else None
+            memset(&array[k], 0, sizeof(Group))
+            for i in range(len(names) if given else 0):
+                value = given.get(names[i])
                 array[k].given[i] = value is not None
-                array[k].own[i] = value if isinstance(value, float) else 0.0
+                if isinstance(value, float):
+                    array[k].own[i] = value
+                elif value is not None:
+                    self.schedules[k] = value       # of the learning rate
             array[k].weight_decay = option_of(optimizer, given, "weight_decay")
             array[k].decoupled = option_of(optimizer, given, "decoupled")
             array[k].maximize = option_of(optimizer, given, "maximize")
             array[k].flush = option_of(optimizer, given, "flush_subnormals")
-            array[k].frozen = given.get("frozen", False)
+            array[k].frozen = bool(given) and given.get("frozen", False)
             limit = option_of(optimizer, given, "clip_value")
             array[k].clip_value = INFINITY if limit is None else limit
             learn_formats(&array[k], optimizer, given)
         self.place_of = None if overrides is None else overrides.group_of
-        limit = optimizer.clip_norm
-        self.own_decay = optimizer._own_decay
+        self.own_decay = option_of(optimizer, none, "_own_decay")
+        limit = option_of(optimizer, none, "clip_norm")
         self.clip_norm = INFINITY if limit is None else limit
-        self.nonfinite = modes[optimizer.nonfinite]
-        self.seed = optimizer.state_seed % 2**64
+        self.nonfinite = modes[option_of(optimizer, none, "nonfinite")]
+        self.seed = option_of(optimizer, none, "state_seed") % 2**64
         self.known = True
         return 0
 
@@ -144,6 +151,26 @@ cdef class Groups:
                 self.array[k].scalars[G_SCALE] *= rate
                 set_variant(&self.array[k])
 
+    cdef object for_numpy(self, optimizer, Py_ssize_t k, int count, step):
+        """Group `k` as NumPy takes it, with `count` scalars: a `zdlfast._groups.Group`."""
+        cdef Group *group = &self.array[k]
+        cdef double *scalars = group.scalars
+        cdef list own = []
+        cdef int i
+        encoding = self.encodings[k]
+        if encoding is None:
+            given = optimizer
+            if k > 0:
+                given = With(optimizer, optimizer.overrides.groups[k])
+            encoding = self.encodings[k] = encoding_of(given)
+        for i in range(count):
+            own.append(scalars[FIRST_SCALAR + i])
+        return GroupForNumPy(
+            step, tuple(own), group.g_scale if group.staged else scalars[G_SCALE],
+            None if group.clip_value == INFINITY else group.clip_value, group.decay,
+            scalars[P_DECAY], scalars[FLUSH] != 0.0, group.frozen, encoding,
+        )
+
     cdef const Group *of(self, PyObject *key, Py_ssize_t place) except? NULL:
         """The group of the parameter with this key, or at this place of a list.
 
@@ -168,14 +195,15 @@ cdef inline uint64_t step_key(uint64_t seed, double step) noexcept nogil:
 
 
 cdef int learn_formats(Group *group, optimizer, dict given) except -1:
-    """How a group keeps its state."""
+    """How a group keeps its state, which is in full as far as nothing else is said."""
     cdef object name = option_of(optimizer, given, "state"), slot
     cdef int i = 0
-    group.encodes = False
-    group.min_size = min(option_of(optimizer, given, "state_min_size"), sys.maxsize)
     group.stochastic = option_of(optimizer, given, "state_rounding") == "stochastic"
+    if name is None:
+        return 0
+    group.min_size = min(option_of(optimizer, given, "state_min_size"), sys.maxsize)
     for slot in optimizer._slots:
-        if name is None or slot in optimizer._exact:
+        if slot in optimizer._exact:
             group.formats[i] = FULL
         elif name == "bfloat16":
             group.formats[i] = BFLOAT16

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 class Group:
     """The numbers of one step, for parameters with the same options."""
 
+    step: int
     scalars: tuple[float, ...]
     g_scale: float
     clip_value: float | None
@@ -39,7 +40,9 @@ class Group:
     frozen: bool
     encoding: Encoding
 
-    def apply(self, rule: Callable[..., tuple[Any, ...]], p: Any, g: Any, *state: Any) -> Any:
+    def apply(
+        self, rule: Callable[..., tuple[Any, ...]], p: Any, g: Any, *state: Any
+    ) -> tuple[Any, ...]:
         """The new parameter and the new state."""
         if self.g_scale != 1.0:
             g = self.g_scale * g
@@ -49,10 +52,11 @@ class Group:
             g = g + self.decay * p
         if self.p_decay != 1.0:
             p *= self.p_decay
-        p, *new = rule(p, g, *state, *self.scalars)
-        if self.flush:
-            new = [_flushed(value) for value in new]
-        return p, *new
+        results = rule(p, g, *state, *self.scalars)
+        if not self.flush:
+            return results
+        p, *new = results
+        return p, *map(_flushed, new)
 
 
 def _clipped(g: Any, limit: float) -> Any:
@@ -73,7 +77,7 @@ def _flushed(value: Any) -> Any:
     return value
 
 
-class _With:
+class With:
     """An optimizer as it would be with some other options."""
 
     def __init__(self, optimizer: "Optimizer", options: dict[str, Any]) -> None:
@@ -93,14 +97,10 @@ class Step:
         Whose step it is.
     keys : iterable
         Those of the parameters.
-    lr : float, optional
-        The learning rate, if it is known.
     """
 
-    def __init__(
-        self, optimizer: "Optimizer", keys: Iterable[Any], lr: float | None = None
-    ) -> None:
-        self.lr = optimizer._lr_now(lr)
+    def __init__(self, optimizer: "Optimizer", keys: Iterable[Any]) -> None:
+        self.lr = optimizer._lr_now()
         overrides = optimizer.overrides
         if overrides is None:
             self._group_of: dict[Any, int] | None = None
@@ -125,12 +125,13 @@ class Step:
 def _make_group(optimizer: "Optimizer", options: dict[str, Any], lr: Any) -> Group:
     given: Any = optimizer
     if options or lr != getattr(optimizer, "lr", None):
-        given = _With(optimizer, {"lr": lr, **options})
+        given = With(optimizer, {"lr": lr, **options})
         lr = given.lr = optimizer._lr_now(given.lr)
     decay = given.weight_decay
     decoupled = given.decoupled and decay != 0.0
     factor = decoupled and not optimizer._own_decay
     return Group(
+        step=optimizer.updates + 1,
         scalars=type(optimizer)._scalars(given),
         g_scale=-1.0 if given.maximize else 1.0,
         clip_value=given.clip_value,
@@ -138,5 +139,5 @@ def _make_group(optimizer: "Optimizer", options: dict[str, Any], lr: Any) -> Gro
         p_decay=1.0 - lr * decay if factor else 1.0,
         flush=given.flush_subnormals,
         frozen=options.get("frozen", False),
-        encoding=encoding_of(given, optimizer.updates),
+        encoding=encoding_of(given),
     )

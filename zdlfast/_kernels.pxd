@@ -56,6 +56,7 @@ ctypedef struct Rule:
     int options
     int slots
     int numbers
+    int count           # of its own scalars
     Scalars scalars
     Loop loop
 

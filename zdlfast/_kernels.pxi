@@ -548,7 +548,7 @@ cdef int rule_count = 0
 
 
 cdef int add(
-    const char *name, int options, int slots, int numbers, Scalars scalars, Loop loop
+    const char *name, int options, int slots, int numbers, int count, Scalars scalars, Loop loop
 ) except -1:
     """Add a row to the table; the row after the last one has no name."""
     global rule_count
@@ -556,47 +556,49 @@ cdef int add(
         raise SystemError("the table of rules is full: raise MAX_RULES in _kernels.pxd")
     cdef Rule *row = &kernels.rules[rule_count]
     row.name, row.options, row.slots, row.numbers = name, options, slots, numbers
-    row.scalars, row.loop = scalars, loop
+    row.count, row.scalars, row.loop = count, scalars, loop
     rule_count += 1
     return 0
 
 
-# The name, how many options, slots and numbers, and what to run.
-add(b"sgd", 1, 0, 0, sgd_scalars, sgd)
-add(b"momentum", 2, 1, 0, momentum_scalars, momentum)
-add(b"nesterov", 2, 1, 0, nesterov_scalars, nesterov)
-add(b"adagrad", 2, 1, 0, adagrad_scalars, adagrad)
-add(b"rmsprop", 3, 1, 0, rmsprop_scalars, rmsprop)
-add(b"adam", 4, 2, 0, adam_scalars, adam)
-add(b"nesterovbook2", 2, 1, 0, nesterov_scalars, nesterovbook2)
-add(b"adamw", 4, 2, 0, adamw_scalars, adam)
-add(b"adamw_amsgrad", 4, 3, 0, adamw_scalars, amsgrad)
-add(b"amsgrad", 4, 3, 0, adam_scalars, amsgrad)
-add(b"nadam", 5, 2, 1, nadam_scalars, nadam)
-add(b"radam", 4, 2, 0, radam_scalars, radam)
-add(b"adamax", 4, 2, 0, adamax_scalars, adamax)
-add(b"adadelta", 3, 2, 0, rmsprop_scalars, adadelta)
-add(b"adabound", 6, 2, 1, adabound_scalars, adabound)
-add(b"amsbound", 6, 3, 1, adabound_scalars, amsbound)
-add(b"adabelief", 4, 2, 0, adabelief_scalars, adabelief)
-add(b"lion", 3, 1, 0, lion_scalars, lion)
-add(b"adopt", 5, 2, 0, adopt_scalars, adopt)
-add(b"schedulefreeadamw", 8, 2, 2, schedulefreeadamw_scalars, schedulefreeadamw)
-add(b"sklearnadam", 4, 2, 0, sklearnadam_scalars, sklearnadam)
-add(b"sklearnadam_numpy1", 4, 2, 0, sklearnadam_scalars, sklearnadam_numpy1)
-add(b"sklearnnesterov", 2, 1, 0, momentum_scalars, sklearnnesterov)
-add(b"torchmomentum", 3, 1, 0, torchmomentum_scalars, torchmomentum)
-add(b"torchnesterov", 3, 1, 0, torchmomentum_scalars, torchnesterov)
-add(b"torchadagrad", 3, 1, 0, torchadagrad_scalars, adagrad)
-add(b"torchrmspropmomentum", 4, 2, 0, torchrmsprop_scalars, torchrmspropmomentum)
-add(b"torchrmspropcentered", 3, 2, 0, rmsprop_scalars, torchrmspropcentered)
-add(b"torchrmspropcenteredmomentum", 4, 3, 0, torchrmsprop_scalars, torchrmspropcenteredmomentum)
-add(b"torchnadam", 5, 2, 1, torchnadam_scalars, nadam)
-add(b"ema", 1, 0, 0, ema_scalars, ema)
-add(b"stream_0", 0, 0, 0, stream_scalars, stream_0)
-add(b"stream_1", 0, 1, 0, stream_scalars, stream_1)
-add(b"stream_2", 0, 2, 0, stream_scalars, stream_2)
-add(b"stream_3", 0, 3, 0, stream_scalars, stream_3)
+# The name, how many options, slots, numbers and scalars, and what to run.
+add(b"sgd", 1, 0, 0, 1, sgd_scalars, sgd)
+add(b"momentum", 2, 1, 0, 2, momentum_scalars, momentum)
+add(b"nesterov", 2, 1, 0, 4, nesterov_scalars, nesterov)
+add(b"adagrad", 2, 1, 0, 2, adagrad_scalars, adagrad)
+add(b"rmsprop", 3, 1, 0, 4, rmsprop_scalars, rmsprop)
+add(b"adam", 4, 2, 0, 4, adam_scalars, adam)
+add(b"nesterovbook2", 2, 1, 0, 4, nesterov_scalars, nesterovbook2)
+add(b"adamw", 4, 2, 0, 4, adamw_scalars, adam)
+add(b"adamw_amsgrad", 4, 3, 0, 4, adamw_scalars, amsgrad)
+add(b"amsgrad", 4, 3, 0, 4, adam_scalars, amsgrad)
+add(b"nadam", 5, 2, 1, 5, nadam_scalars, nadam)
+add(b"radam", 4, 2, 0, 5, radam_scalars, radam)
+add(b"adamax", 4, 2, 0, 4, adamax_scalars, adamax)
+add(b"adadelta", 3, 2, 0, 4, rmsprop_scalars, adadelta)
+add(b"adabound", 6, 2, 1, 6, adabound_scalars, adabound)
+add(b"amsbound", 6, 3, 1, 6, adabound_scalars, amsbound)
+add(b"adabelief", 4, 2, 0, 5, adabelief_scalars, adabelief)
+add(b"lion", 3, 1, 0, 4, lion_scalars, lion)
+add(b"adopt", 5, 2, 0, 6, adopt_scalars, adopt)
+add(b"schedulefreeadamw", 8, 2, 2, 8, schedulefreeadamw_scalars, schedulefreeadamw)
+add(b"sklearnadam", 4, 2, 0, 6, sklearnadam_scalars, sklearnadam)
+add(b"sklearnadam_numpy1", 4, 2, 0, 6, sklearnadam_scalars, sklearnadam_numpy1)
+add(b"sklearnnesterov", 2, 1, 0, 2, momentum_scalars, sklearnnesterov)
+add(b"torchmomentum", 3, 1, 0, 3, torchmomentum_scalars, torchmomentum)
+add(b"torchnesterov", 3, 1, 0, 3, torchmomentum_scalars, torchnesterov)
+add(b"torchadagrad", 3, 1, 0, 2, torchadagrad_scalars, adagrad)
+add(b"torchrmspropmomentum", 4, 2, 0, 5, torchrmsprop_scalars, torchrmspropmomentum)
+add(b"torchrmspropcentered", 3, 2, 0, 4, rmsprop_scalars, torchrmspropcentered)
+add(
+    b"torchrmspropcenteredmomentum", 4, 3, 0, 5, torchrmsprop_scalars,
+    torchrmspropcenteredmomentum)
+add(b"torchnadam", 5, 2, 1, 5, torchnadam_scalars, nadam)
+add(b"ema", 1, 0, 0, 1, ema_scalars, ema)
+add(b"stream_0", 0, 0, 0, 0, stream_scalars, stream_0)
+add(b"stream_1", 0, 1, 0, 0, stream_scalars, stream_1)
+add(b"stream_2", 0, 2, 0, 0, stream_scalars, stream_2)
+add(b"stream_3", 0, 3, 0, 0, stream_scalars, stream_3)
 
 kernels.stage, kernels.square_sum = stage, square_sum
 kernels.decode, kernels.find_scales, kernels.encode = decode, find_scales, encode

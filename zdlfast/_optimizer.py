@@ -163,6 +163,7 @@ class Optimizer(Locked):
                 validation.refuse_keyword(type(self), name)
         for name, value in options.items():
             setattr(self, name, value)
+        self._options_given()
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -297,7 +298,7 @@ class Optimizer(Locked):
             held, group = tuple(slot[place] for slot in state), step.group(key)
             if grad is not None and not group.frozen:
                 entries.append(
-                    _entries.make_entry(place, key, value, grad, held, self._slots, params, group)
+                    _entries.make_entry(place, key, value, grad, held, group, self._slots, params)
                 )
             elif isinstance(params, list):
                 # Its state keeps the place of those behind it.
@@ -450,6 +451,9 @@ class Optimizer(Locked):
 
     def _check_ready(self) -> None:
         """Raise if the optimizer is not in a state in which it can be updated."""
+
+    def _options_given(self) -> None:
+        """Those that every rule takes have the values of the constructor."""
 
     def _options_changed(self) -> None:
         """One that every rule takes was set."""

@@ -31,6 +31,14 @@ cdef class Rollback:
         """Note the value that ``container[key]`` has before it is changed."""
         self.changes.append((container, key, value))
 
+    cdef int add_array(self, array) except -1:
+        """Note the elements that an exact array has before they are changed."""
+        cdef PyObject *copied = PyArray_NewCopy(<PyArrayObject *>array, NPY_KEEPORDER)
+        cdef object before = <object>copied
+        Py_DECREF(copied)   # of which `before` is the owner now
+        self.changes.append((array, ..., before))
+        return 0
+
     def finish(self, function, *args):
         """Call what does the rest: whole, or it raises and nothing of it was done."""
         function(*args)

@@ -2,8 +2,9 @@
 #
 # `OnKernels.update` does an update if every entry of it is usual: exact ndarrays of float32 or
 # float64 with their state, whose memory does not overlap within the entry, in dicts or lists.
-# Else nothing has changed, and `KernelOptimizer._update_rest` does it with a `Batch`: the same
-# entries, of which NumPy takes the odd ones.
+# Else it makes a `Batch` of the entries, with the state that is missing, and gives numbers to
+# their rule. If that is not all, nothing has changed: `KernelOptimizer._update_rest` does the
+# update with this batch, of which NumPy takes the odd entries.
 
 cdef class Kernel:
     """One rule, as an optimizer runs it.
@@ -25,6 +26,7 @@ cdef class Kernel:
 
     cdef int row
     cdef int lr             # the place of the learning rate among the options, or -1
+    cdef tuple changed      # the attributes that an update sets: slots, counter, numbers
     cdef readonly tuple options, slots, numbers
     cdef readonly str rule, counter
 
@@ -43,9 +45,13 @@ cdef class Kernel:
         if table[self.row].name == NULL:
             raise ValueError(f"the kernels have no rule {rule!r}")
         takes = (table[self.row].options, table[self.row].slots, table[self.row].numbers)
-        if takes[0] > MAX_OPTIONS or takes[1] > MAX_SLOTS or takes[2] > MAX_NUMBERS:
+        if (
+            takes[0] > MAX_OPTIONS or takes[1] > MAX_SLOTS or takes[2] > MAX_NUMBERS
+            or FIRST_SCALAR + table[self.row].count > MAX_SCALARS
+        ):
             raise ValueError(
-                f"rule {rule!r} has more options, slots or numbers than _kernels.pxd allows"
+                f"rule {rule!r} has more options, slots, numbers or scalars than _kernels.pxd "
+                "allows"
             )
         if takes != (len(options) + own_decay, len(slots), len(numbers)):
             raise ValueError(
@@ -54,6 +60,7 @@ cdef class Kernel:
             )
         self.rule, self.options, self.slots, self.counter = rule, options, slots, counter
         self.numbers, self.lr = numbers, options.index("lr") if "lr" in options else -1
+        self.changed = slots + (() if counter is None else (counter,)) + numbers
 
 
 # What `LastUpdate` tells, from a path that makes no objects.
@@ -90,6 +97,13 @@ cdef class OnKernels(Locked):
     def _was_loaded(self):
         """Have the next update look where the state lies, and what the options are."""
         self.loaded, self.groups.known = True, False
+
+    def _options_given(self):
+        """Look what the options are, so that the first update need not."""
+        try:
+            self.groups.learn(self, self.kernel.options, ())
+        except Exception:
+            pass    # of a property of the user's own, that needs what is not there yet
 
     def _options_changed(self):
         """Have the next update look what the options are."""
@@ -206,7 +220,7 @@ cdef class OnKernels(Locked):
             if entries != few:
                 free(entries)
         batch.make_state()
-        return batch if batch.has_odd() else batch.by_kernels()
+        return batch.do_if_simple(params)
 
     cdef object next_step(self, dict attributes, Py_ssize_t *at, double *numbers):
         """Compute what is of the coming step; return its count, if steps are counted.
@@ -452,18 +466,20 @@ cdef inline bint next_in_step(
 
 # ------------------------------------------------------------------ entries -> memory
 
-cdef int run(Entry *entries, Py_ssize_t count, most=None) except -1:
+cdef int run(Entry *entries, Py_ssize_t count, most=None, bint held=False) except -1:
     """Execute the entries that kernels take. If it raises, it has changed nothing.
 
     Parameters
     ----------
     most : callable, optional
         What gives the largest number of threads to take.
+    held : bool
+        Whether they hold their arrays, which are looked at again then.
     """
     cdef Job job
     job.entries, job.count = entries, count
     job.bytes = measure(entries, count)
-    return with_threads(entries, count, job.bytes, execute_all, &job, most)
+    return with_threads(entries, count, job.bytes, execute_all, &job, most, held)
 
 
 cdef int check_again(const Entry *entries, Py_ssize_t count) except -1:
@@ -559,6 +575,7 @@ cdef class Batch:
     cdef int count
     cdef double[MAX_NUMBERS] numbers
     cdef object step
+    cdef dict groups            # those of odd entries, as NumPy takes them
 
     def __init__(
         self, OnKernels optimizer, bint by_key, list containers, list keys, list params,
@@ -572,6 +589,7 @@ cdef class Batch:
         cdef Py_ssize_t k
         cdef int i
         self.optimizer, self.by_key, self.containers = optimizer, by_key, containers
+        self.groups = {}
         self.count = 2 + rule.slots
         if not optimizer.groups.known or optimizer.groups.place_of is not None:
             optimizer.groups.learn(optimizer, kernel.options, keys)
@@ -606,7 +624,7 @@ cdef class Batch:
     ) except -1:
         """Take over entries that were gathered, the references that they hold and their memory."""
         cdef int i
-        self.optimizer, self.by_key, self.step = optimizer, by_key, step
+        self.optimizer, self.by_key, self.step, self.groups = optimizer, by_key, step, {}
         self.count = 2 + table[optimizer.kernel.row].slots
         self.containers = []
         for i in range(2, self.count):
@@ -730,12 +748,67 @@ cdef class Batch:
                 entry.made = True
         return 0
 
-    cdef bint has_odd(self) noexcept:
+    cdef object do_if_simple(self, params):
+        """Do the whole update, if nothing in it needs Python's checks; else return the batch.
+
+        So it is if all is for kernels, but for numbers that share no memory and that nothing but
+        their rule changes.
+        """
+        cdef const Entry *entry
+        cdef Rollback rollback
         cdef Py_ssize_t k
+        cdef bint numbers = False
         for k in range(self.size):
-            if self.entries[k].path == ODD:
-                return True
-        return False
+            entry = &self.entries[k]
+            numbers = numbers or entry.path == NUMBER
+            if entry.path == ODD or (
+                entry.path == NUMBER and (entry.group.staged or entry.group.variant == SCALED)
+            ):
+                return self
+        if not numbers:
+            return self.by_kernels()
+        if self.optimizer.groups.asks() or odd_shares_memory(self.entries, self.size):
+            return self
+        rollback = Rollback()
+        with rollback:
+            self.run_numbers(params, rollback)
+            self.finish([])
+            rollback.changes.clear()
+        return None
+
+    cdef int run_numbers(self, params, Rollback rollback) except -1:
+        """Give numbers to the rule in Python: C's powers and warnings would not be Python's.
+
+        0-d arrays are changed through views of one element: see `_apply_0d` of _entries.py.
+        """
+        cdef int count = table[self.optimizer.kernel.row].count
+        cdef Entry *entry
+        cdef Py_ssize_t k
+        cdef int i
+        cdef bint in_place
+        cdef list operands
+        cdef tuple results
+        for k in range(self.size):
+            entry = &self.entries[k]
+            if entry.path != NUMBER:
+                continue
+            in_place = is_array(entry.values[0])
+            operands = []
+            for i in range(self.count):
+                operand = <object>entry.values[i]
+                if i > 1 or (i == 0 and in_place):
+                    rollback.add_array(operand)
+                    if in_place:
+                        operand = one_element(<PyArrayObject *>entry.values[i])
+                operands.append(operand)
+            for i in range(count):
+                operands.append(entry.group.scalars[FIRST_SCALAR + i])
+            results = self.optimizer._rule(*operands)
+            if not in_place:
+                self.take_state(k, tuple(operands[2:self.count]), results[1:])
+                rollback.add(params, key_of(entry, k), operands[0])
+                params[key_of(entry, k)] = results[0]
+        return 0
 
     cpdef bint refused(self, reading=None) except -1:
         """Read all gradients, if the options ask for it; whether the update is to be skipped.
@@ -744,7 +817,11 @@ cdef class Batch:
         """
         if not self.optimizer.groups.asks():
             return False
-        return self.optimizer.refuses(self.entries, self.size, reading)
+        if self.optimizer.refuses(self.entries, self.size, reading):
+            return True
+        for group in self.groups.values():
+            group.g_scale *= self.optimizer.coming.rate
+        return False
 
     cpdef object by_kernels(self, agree=None, reading=None):
         """Do the whole update, if there are no odd entries: False if it is skipped."""
@@ -755,16 +832,8 @@ cdef class Batch:
         self.finish([], agree)
         return None
 
-    def lr(self):
-        """The learning rate of this update, where nothing is overridden; None without one."""
-        return self.optimizer.coming.lr if self.optimizer.kernel.lr >= 0 else None
-
-    def clip_rate(self) -> float:
-        """What the gradients are multiplied by, for their norm not to be too large."""
-        return self.optimizer.coming.rate
-
     def odd(self, bint everything=False) -> list:
-        """What NumPy has to update: place, key, parameter, gradient and state of each entry.
+        """What NumPy has to update, numbers too, entry by entry: what `make_entry` takes.
 
         Parameters
         ----------
@@ -777,7 +846,7 @@ cdef class Batch:
         cdef int i
         for k in range(self.size):
             entry = &self.entries[k]
-            if everything and entry.path != FROZEN:
+            if entry.path == NUMBER or (everything and entry.path != FROZEN):
                 entry.path = ODD
             if entry.path == ODD:
                 # No comprehension: without memory, Cython's gives up a reference too many.
@@ -788,8 +857,20 @@ cdef class Batch:
                         held = <object>entry.values[i]
                     state.append(held)
                 value, grad = <object>entry.values[0], <object>entry.values[1]
-                found.append((k, key_of(entry, k), value, grad, tuple(state)))
+                group = self.group_of(entry)
+                found.append((k, key_of(entry, k), value, grad, tuple(state), group))
         return found
+
+    cdef object group_of(self, const Entry *entry):
+        """The group of an entry as NumPy takes it, the same for all entries of it."""
+        cdef OnKernels optimizer = self.optimizer
+        cdef Py_ssize_t k = entry.group - optimizer.groups.array
+        group = self.groups.get(k)
+        if group is None:
+            step = optimizer._updates + 1 if self.step is None else self.step
+            group = self.groups[k] = optimizer.groups.for_numpy(
+                optimizer, k, table[optimizer.kernel.row].count, step)
+        return group
 
     def order_counts(self) -> bool:
         """Whether an odd entry may share memory with another one."""
@@ -807,30 +888,30 @@ cdef class Batch:
             Is called last before the kernels, which do not fail: what it raises undoes all.
         """
         cdef Kernel kernel = self.optimizer.kernel
+        cdef tuple names = kernel.changed
         cdef list before = [], after = []
         cdef int i
         for done in odd:
             self.take_state(done.place, done.held, done.state)
         for i in range(self.count - 2):
-            after.append((kernel.slots[i], self.with_new_state(i)))
+            after.append(self.with_new_state(i))
         if kernel.counter is not None:
-            after.append((kernel.counter, self.step))
+            after.append(self.step)
         for i in range(table[kernel.row].numbers):
-            after.append((kernel.numbers[i], self.numbers[i]))
-        for name, _ in after:
-            before.append((name, getattr(self.optimizer, name)))
+            after.append(self.numbers[i])
+        for name in names:
+            before.append(PyObject_GenericGetAttr(self.optimizer, name))
         try:
             # First: where a class of the user's own has properties of these names, they may raise.
-            for name, value in after:
-                PyObject_GenericSetAttr(self.optimizer, name, value)
+            for i in range(len(names)):
+                PyObject_GenericSetAttr(self.optimizer, names[i], after[i])
             if agree is not None:
                 agree()
-            check_again(self.entries, self.size)
-            run(self.entries, self.size)
+            run(self.entries, self.size, None, True)
         except BaseException:
-            for name, value in before:
+            for i in range(len(names)):
                 try:
-                    PyObject_GenericSetAttr(self.optimizer, name, value)
+                    PyObject_GenericSetAttr(self.optimizer, names[i], before[i])
                 except Exception:
                     pass
             raise

@@ -287,7 +287,8 @@ def param_and_grad(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
             raise type(error)(f"{name} is a list that is no array of numbers: {error}") from None
     param, grad = _usable(name, value), _usable(grad_name, grad)
     shape, grad_shape = shape_of(param), shape_of(grad)
-    if shape != grad_shape:
+    # The shape of a number is always at the end of another one.
+    if shape[max(len(shape) - len(grad_shape), 0) :] != grad_shape:
         try:
             fits = np.broadcast_shapes(shape, grad_shape) == shape
         except ValueError:
@@ -302,6 +303,8 @@ def param_and_grad(key: Any, value: Any, grad: Any) -> tuple[Any, Any]:
 
 def _usable(name: str, value: Any) -> Any:
     """`value` as a rule takes it: a number, or an array of numbers or objects."""
+    if isinstance(value, float) or (type(value) is np.ndarray and value.dtype.kind == "f"):
+        return value  # as nearly all are
     if is_array(value):
         # A memmap is an array in everything but its type, which would make it slow.
         value = value.view(np.ndarray) if type(value) is np.memmap else value
@@ -367,11 +370,8 @@ def _check_target(name: str, target: Any, operand: Any) -> None:
         return
     if isinstance(target, np.ndarray) and not target.flags.writeable:
         raise ValueError(f"{name} is read-only, expected an array that can be updated in place")
-    own = computed(target.dtype)
-    if own.kind == "f" and isinstance(operand, float | int):
-        return
-    dtype = computed(dtype_of(operand))
-    if own.kind == dtype.kind == "f":
+    own, dtype = computed(target.dtype), computed(dtype_of(operand))
+    if own.kind == "f" and dtype.kind in "biuf":
         return
     if not np.can_cast(np.result_type(own, dtype, 0.0), own, "same_kind"):
         raise TypeError(

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 from zdlfast import _validation as validation
 from zdlfast import reference
 from zdlfast._engine import Batch, Kernel, OnKernels, Rollback
-from zdlfast._entries import Entry, make_entry, run
+from zdlfast._entries import make_entry, run
 from zdlfast._gradients import Reading
-from zdlfast._groups import Step
 from zdlfast._optimizer import Optimizer
 from zdlfast._rules import RULES, Rule
 
@@ -112,28 +111,21 @@ class KernelOptimizer(OnKernels, Optimizer):
         if batch is NotImplemented:
             by_key = not isinstance(params, list)
             batch = Batch(self, by_key, *validation.looked_up(self, params, grads))
-        found = batch.odd()
+        found, slots = batch.odd(), self._slots
         if not found:
             return batch.by_kernels(agree, reading)
-        step = Step(self, [key for _, key, *_ in found], batch.lr())
-        odd = self._entries(params, found, step)
+        odd = [make_entry(*entry, slots, params) for entry in found]
         if batch.refused(reading):
             if agree is not None:
                 agree()
             return False
         # NumPy's part comes first, but where memory is shared the order of all entries counts.
         if batch.order_counts():
-            odd = self._entries(params, batch.odd(True), step)
-        step.scale(batch.clip_rate())
+            odd = [make_entry(*entry, slots, params) for entry in batch.odd(True)]
         with Rollback() as rollback:
             run(self._rule, odd, params, rollback, copies=True)
             rollback.finish(batch.finish, odd, agree)
         return None
-
-    def _entries(
-        self, params: Any, found: list[tuple[int, Any, Any, Any, Any]], step: Step
-    ) -> list[Entry]:
-        return [make_entry(*entry, self._slots, params, step.group(entry[1])) for entry in found]
 
 
 class SGD(KernelOptimizer, reference.SGD, rule="SGD"):

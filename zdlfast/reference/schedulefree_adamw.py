@@ -166,7 +166,7 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
             if np.any(held[0]):
                 group = replace(_UNCHANGED, scalars=(-to_x if training else to_x,))
                 entries.append(_entries.make_entry(
-                    place, key, value, 0.0, tuple(held), self._slots, params, group
+                    place, key, value, 0.0, tuple(held), group, self._slots, params
                 ))  # fmt: skip
         with Rollback() as rollback:
             _entries.run(_moved, entries, params, rollback, copies=True)
@@ -230,8 +230,8 @@ class ScheduleFreeAdamW(Optimizer, rule="ScheduleFreeAdamW"):
 
 # A group of options that do nothing.
 _UNCHANGED = Group(
-    scalars=(), g_scale=1.0, clip_value=None, decay=0.0, p_decay=1.0, flush=False, frozen=False,
-    encoding=Encoding(None, 0, False, 0, 0, (), ()),
+    step=0, scalars=(), g_scale=1.0, clip_value=None, decay=0.0, p_decay=1.0, flush=False,
+    frozen=False, encoding=Encoding(None, 0, False, 0, (), ()),
 )  # fmt: skip
 
 
