@@ -30,8 +30,8 @@ if windows:
 else:
     flags = ["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
     flags += ["-O1", "-g"] if debug else ["-O3", "-g0"]
-    # clang prefers 256 bits unless told otherwise.
-    avx512 = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")] + ["-mprefer-vector-width=512"]
+    avx512 = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")]
+    avx512.append("-mprefer-vector-width=512")  # else clang prefers 256 bits
     simd = {"baseline": [], "avx2": ["-mavx2"], "avx512": avx512}
 if not x86_64:
     simd = {"baseline": []}

@@ -128,7 +128,7 @@ cdef void plan_blocks(
     cdef Py_ssize_t apart = size * BLOCK // entry.count // CACHE_LINE * CACHE_LINE
     cdef int i
     blocks.entry, blocks.is_double = entry, size == 8
-    # Each buffer begins at another place of a page, far from that of the parameter: as with state.
+    # Each begins at a place of a page of its own, far from the parameter's, as fresh state does.
     memory += (<uintptr_t>entry.data[0] + first * size - <uintptr_t>memory) % PAGE
     memory += -<uintptr_t>memory % CACHE_LINE
     for i in range(entry.count):

@@ -76,8 +76,8 @@ cdef enum:
 
 # A block of `n` elements from their codes, as the loop takes it; and back, for which there has to
 # be room for a whole block. They are rounded to the nearest or by chance, with the key of the
-# block. In 8 bits their scales have to be found first, which makes the values float32, and zeros of
-# those in a group without a scale.
+# block. In 8 bits their scales have to be found first: that makes float32 of the values, and zeros
+# of those in a group without a scale.
 ctypedef void (*Decode)(
     int format, bint is_double, const void *codes, const float *scales, void *values,
     Py_ssize_t n
