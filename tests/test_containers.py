@@ -203,3 +203,17 @@ def test_one_optimizer_serves_two_networks_and_rebound_arrays(rule, rng):
         fast.update(params, grads)
         numpy.update(copies, grads)
         assert_same_run(fast, numpy, params, copies)
+
+
+def test_state_that_was_taken_away_in_part_is_fresh(rule, rng):
+    for slot in rule.slots:
+        fast, numpy = rule.fast(), rule.numpy()
+        ours = {"W": rng.standard_normal(9), "b": rng.standard_normal(4)}
+        theirs = {key: value.copy() for key, value in ours.items()}
+        for _ in range(2):
+            grads = {key: rng.standard_normal(value.shape) for key, value in ours.items()}
+            for optimizer, params in ((fast, ours), (numpy, theirs)):
+                optimizer.update(params, grads)
+                getattr(optimizer, slot).pop("W", None)
+        for key in theirs:
+            assert_same_bits(ours[key], theirs[key], f"{slot}, {key}")

@@ -231,6 +231,8 @@ def test_a_parameter_that_comes_later_begins_an_average(cls, rng):
         ([np.ones(3), np.ones(2)], TypeError, "params is a list, but the averages are in a dict"),
         (3.0, TypeError, "params is a float, but the averages are in a dict"),
         ({"a": np.ones(3), "b": np.ones(1)}, ValueError, r"params\['b'\] has shape \(1,\)"),
+        ({"a": np.ones(3), "b": None}, TypeError, r"params\['b'\] must be .*, got None"),
+        ({"a": np.ones(3), "b": None, "c": 1.0}, TypeError, r"params\['b'\] must be .*, got None"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_and_changes_nothing(cls, params, error, text):
@@ -239,6 +241,14 @@ def test_a_mistake_is_told_and_changes_nothing(cls, params, error, text):
     with pytest.raises(error, match=text):
         ema.update(params)
     assert (bits(ema.params), ema.iter) == (before, 0)
+
+
+def test_none_is_not_the_average_of_a_number_either(cls):
+    ema = cls({"x": 1.0, "y": np.array(2.0)}, 0.5)
+    for params in ({"x": None, "y": np.array(2.0)}, {"x": 1.0, "y": None}):
+        with pytest.raises(TypeError, match="got None"):
+            ema.update(params)
+    assert (ema.params, ema.iter) == ({"x": 1.0, "y": 2.0}, 0)
 
 
 def test_a_missing_parameter_of_a_list_is_an_index_error(cls):

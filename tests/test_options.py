@@ -218,10 +218,13 @@ def test_a_class_of_ones_own_has_attributes_and_options_of_its_own(rule):
             own.lr = -1
 
 
-def test_an_option_may_be_a_property_that_needs_what_is_set_later(rule):
+@pytest.mark.parametrize("early", [{}, {"decay": 0.25}])
+def test_an_option_may_be_a_property_of_what_is_set_later(rule, early):
     for base in (rule.fast, rule.numpy):
 
         class Own(base):
+            locals().update(early)
+
             def __init__(self):
                 super().__init__()
                 self.decay = 0.5

@@ -213,3 +213,40 @@ def test_the_mapping_cannot_be_changed_behind_the_optimizers_back():
             optimizer.overrides["W*"] = {}
         with pytest.raises(TypeError):
             optimizer.overrides["b*"]["lr"] = 0.75
+
+
+def test_a_parameter_that_was_met_in_vain_has_its_own_options_later(rng):
+    """As after an exchange of points that was refused."""
+    trained_by = {}
+    for cls in (zdlfast.ScheduleFreeAdamW, reference.ScheduleFreeAdamW):
+        optimizer = cls(overrides={"a*": {"eps": 0.5}, "*1": {"weight_decay": 0.25}})
+        params = {"a": np.ones(3), "c1": np.ones(3)}
+        for _ in range(2):
+            optimizer.update(params, {key: np.ones(3) for key in params})
+        params["a1"] = np.ones(3)
+        params["a"].flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            optimizer.eval(params)
+        params["a"].flags.writeable = True
+        optimizer.update(params, {key: np.full(3, 0.5) for key in params})
+        trained_by[cls.__module__] = params
+    fast, numpy = trained_by.values()
+    for key in numpy:
+        assert_same_bits(fast[key], numpy[key], key)
+
+
+def test_a_step_has_the_options_with_which_it_began():
+    """Whatever a learning rate of one's own does to them meanwhile."""
+    optimizer = zdlfast.Adam(overrides={"h": {"eps": 0.5}, "W": {"eps": 0.1}})
+
+    def lr(done):
+        if done == 1:
+            optimizer.overrides = {"h": {"eps": 0.25}}
+        return 0.1
+
+    optimizer.lr = lr
+    params = {"h": np.ones(3, np.float16), "W": np.ones(3)}
+    for _ in range(3):
+        optimizer.update(params, {key: np.ones_like(value) for key, value in params.items()})
+    assert optimizer.iter == 3
+    assert np.isfinite(params["h"]).all()

@@ -7,7 +7,9 @@
 
 
 cdef enum:
-    BUFFER = 8 * BLOCK + PAGE // 2      # bytes, with what lies between two buffers
+    # Bytes, with some between one buffer and the next: those of up to six begin at places of a
+    # page far from each other.
+    BUFFER = 8 * BLOCK + 640
 
 
 cdef void execute(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
@@ -80,7 +82,7 @@ cdef struct Blocks:
 
 
 cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    cdef char[(MAX_ARRAYS + 1) * BUFFER + PAGE + CACHE_LINE] memory
+    cdef char[8 * BLOCK + MAX_ARRAYS * BUFFER + PAGE + 2 * CACHE_LINE] memory
     cdef void *staged = memory + (-<uintptr_t>memory) % CACHE_LINE
     cdef void *data[MAX_ARRAYS]
     cdef const Group *group = entry.group
@@ -93,9 +95,9 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
         past = <uintptr_t>entry.data[0] % CACHE_LINE // itemsize(entry, 0)
         past = (past + first) % (CACHE_LINE // itemsize(entry, 0))
     if entry.coding != NULL and not entry.kind & PARAM_DOUBLE:
-        # Blocks of codes begin anywhere in a cache line of the parameter. From memory, accesses
-        # of 64 bytes that each cross from one line to the next take up to a quarter longer.
-        loop = group.narrow_loop
+        # Blocks of codes begin anywhere in a cache line of the parameter, so that accesses of 64
+        # bytes would each cross from one line to the next.
+        loop = group.avx2_loop
     if group.staged and group.decay != 0.0 and kind & PARAM_DOUBLE:
         kind |= GRAD_DOUBLE         # a sum with the parameter is of the wider dtype
     while first < last:
@@ -125,14 +127,14 @@ cdef void plan_blocks(
     Blocks *blocks, const Entry *entry, Py_ssize_t first, char *memory
 ) noexcept nogil:
     cdef Py_ssize_t size = 8 if entry.kind & PARAM_DOUBLE else 4
-    cdef Py_ssize_t apart = size * BLOCK // entry.count // CACHE_LINE * CACHE_LINE
     cdef int i
     blocks.entry, blocks.is_double = entry, size == 8
-    # Each begins at a place of a page of its own, far from the parameter's, as fresh state does.
+    # Each begins at a place of a page of its own, and those of state far from the parameter's,
+    # where fresh state in full would begin.
     memory += (<uintptr_t>entry.data[0] + first * size - <uintptr_t>memory) % PAGE
     memory += -<uintptr_t>memory % CACHE_LINE
     for i in range(entry.count):
-        blocks.buffer[i] = memory + i * (PAGE + apart)
+        blocks.buffer[i] = memory + i * BUFFER
         blocks.how[i] = IN_PLACE
         if format_of(entry, i) != FULL:
             blocks.how[i] = ENCODED

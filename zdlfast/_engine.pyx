@@ -210,7 +210,7 @@ cdef int bfloat16_type = -1     # the number that NumPy has for it, once it was 
 
 cdef const Kernels *kernels = NULL
 cdef const Rule *table = NULL       # of these
-cdef const Rule *narrow_table = NULL    # of those with accesses of 32 bytes at most
+cdef const Rule *avx2_table = NULL      # the same, built for AVX2 at most
 cdef str table_name = None
 
 
@@ -226,12 +226,11 @@ def available() -> list[str]:
 
 def use(str simd) -> None:
     """From now on take the kernels that were built for this instruction set."""
-    global kernels, table, narrow_table, table_name
+    global kernels, table, avx2_table, table_name
     if simd not in available():
         raise ValueError(f"no kernels for {simd!r} on this machine, only {available()}")
-    kernels = kernels_of(simd)
-    table = &kernels.rules[0]
-    narrow_table = &kernels_of("avx2" if simd == "avx512" else simd).rules[0]
+    found, avx2 = kernels_of(simd), kernels_of("avx2" if simd == "avx512" else simd)
+    kernels, table, avx2_table = found, &found.rules[0], &avx2.rules[0]
     table_name = simd
 
 

@@ -115,7 +115,8 @@ cdef bint is_number(const Entry *entry, int count) noexcept:
             or PyArray_FLAGS(array) & needed != needed
         ):
             return False
-    return not (entry.group.encodes and is_array(entry.values[0]))
+    return not (
+        is_array(entry.values[0]) and entry.group.encodes and entry.group.min_size <= 1)
 
 
 cdef inline bint is_plain(Entry *entry, int count) noexcept:
@@ -144,6 +145,9 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
     for i in range(1, count):
         array = <PyArrayObject *>entry.values[i]
         if array == NULL:
+            for j in range(i + 1, count):
+                if entry.values[j] != NULL:
+                    return False        # some of its state was taken away
             entry.path = FRESH
             break
         if (
@@ -189,7 +193,7 @@ cdef int classify(Entry *entry, int count) except -1:
     entry.count, entry.made, entry.read = count, False, NULL
     entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
-        entry.path = FROZEN
+        entry.path = FROZEN if entry.group.none_freezes else ODD
         return 0
     if is_number(entry, count):
         entry.path = NUMBER

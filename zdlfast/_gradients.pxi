@@ -130,7 +130,7 @@ cdef int add_up(const SumJob *job, Reading *reading, bint with_norm) except -1:
             chunk += 1
         if reading.nonfinite < 0 and not isfinite(sums) and has_nonfinite(job, k):
             reading.nonfinite = k
-        if entry.path == ODD or entry.path == NUMBER:
+        if entry.path == ODD:
             if with_norm:
                 total = add_squares(total, key_of(entry, k), <object>entry.values[1])
             if reading.nonfinite < 0 and not is_finite(<object>entry.values[1]):

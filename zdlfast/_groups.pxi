@@ -15,13 +15,14 @@ cdef struct Group:
     double weight_decay
     double clip_value           # infinite for no limit
     bint decoupled, maximize, flush, frozen
+    bint none_freezes           # whether a gradient may be None
     bint encodes                # whether any state is kept in few bits,
     int[MAX_SLOTS] formats      # and how, by slot,
     Py_ssize_t min_size         # of parameters with so many elements or more
     bint stochastic
     # What is of the coming step:
     Loop loop
-    Loop narrow_loop            # the same, with accesses of 32 bytes at most
+    Loop avx2_loop              # the same, built for AVX2 at most
     double[MAX_SCALARS] scalars
     double g_scale, decay       # of the gradient before the loop, if it is staged
     bint staged
@@ -44,6 +45,7 @@ cdef class Groups:
     cdef Group first            # all of them, if nothing is overridden
     cdef Py_ssize_t count
     cdef dict place_of          # of a parameter's group, by key; None if there are no overrides
+    cdef list options           # by group: what it overrides
     cdef list schedules         # by group: its own learning rate, if that is a schedule
     cdef list encodings         # by group, for NumPy; None before it is asked for
     cdef bint known             # whether all this is what the optimizer's attributes say
@@ -78,6 +80,7 @@ cdef class Groups:
         cdef int i
         cdef dict given, none = {}
         cdef list options = [none]
+        self.known = False
         overrides = option_of(optimizer, none, "overrides")
         if overrides is not None:
             overrides.resolve(keys)
@@ -89,7 +92,7 @@ cdef class Groups:
                 raise MemoryError(f"no memory for {count} groups of options")
         if self.array != &self.first:
             free(self.array)
-        self.array, self.count, self.known = array, count, False
+        self.array, self.count, self.options = array, count, options
         self.schedules = [None] * count
         self.encodings = [None] * count
         for k in range(count):
@@ -106,6 +109,7 @@ cdef class Groups:
             array[k].decoupled = option_of(optimizer, given, "decoupled")
             array[k].maximize = option_of(optimizer, given, "maximize")
             array[k].flush = option_of(optimizer, given, "flush_subnormals")
+            array[k].none_freezes = option_of(optimizer, none, "_none_freezes")
             array[k].frozen = bool(given) and given.get("frozen", False)
             limit = option_of(optimizer, given, "clip_value")
             array[k].clip_value = INFINITY if limit is None else limit
@@ -161,7 +165,7 @@ cdef class Groups:
         if encoding is None:
             given = optimizer
             if k > 0:
-                given = With(optimizer, optimizer.overrides.groups[k])
+                given = With(optimizer, self.options[k])
             encoding = self.encodings[k] = encoding_of(given)
         for i in range(count):
             own.append(scalars[FIRST_SCALAR + i])
@@ -178,6 +182,7 @@ cdef class Groups:
         """
         cdef PyObject *found
         cdef object index
+        cdef Py_ssize_t k
         if self.place_of is None:
             return self.array
         if key == NULL:
@@ -186,7 +191,9 @@ cdef class Groups:
         found = PyDict_GetItemWithError(<PyObject *>self.place_of, key)
         if found == NULL:
             return NULL
-        return &self.array[<Py_ssize_t><object>found]
+        k = <object>found
+        # The dict is that of the overrides, who may have met more parameters since.
+        return &self.array[k] if k < self.count else NULL
 
 
 cdef inline uint64_t step_key(uint64_t seed, double step) noexcept nogil:
@@ -225,7 +232,7 @@ cdef void fill_group(
         own[i] = group.own[i] if group.given[i] else options[i]
     if own_decay:
         own[last] = group.weight_decay if group.decoupled else 0.0
-    group.loop, group.narrow_loop = rule.loop, narrow_table[rule - table].loop
+    group.loop, group.avx2_loop = rule.loop, avx2_table[rule - table].loop
     rule.scalars(own, t, numbers, scalars + FIRST_SCALAR)
     scalars[G_SCALE] = -1.0 if group.maximize else 1.0
     scalars[P_DECAY], scalars[FLUSH] = 1.0, <double>group.flush

@@ -291,6 +291,10 @@ cdef void decode(
 cdef void find_scales(
     int format, bint is_double, void *values, float *scales, Py_ssize_t n
 ) noexcept nogil:
+    """Find the scales of a block in 8 bits, and leave its values as `encode` takes them.
+
+    That is: float32, whatever they were; zeros behind the last one, and where a group has no scale.
+    """
     cdef float[BLOCK] narrow
     cdef float *x = <float *>values
     cdef bint is_bad

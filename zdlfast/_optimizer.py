@@ -155,6 +155,8 @@ class Optimizer(Locked):
     state_seed: int = 0
     overrides: Overrides | None = None
 
+    # Whether a gradient that is None freezes its parameter; else it is an error.
+    _none_freezes: ClassVar[bool] = True
     _last_update = LastUpdate
 
     def __init__(self, **options: Unpack[Options]) -> None:
@@ -163,7 +165,6 @@ class Optimizer(Locked):
                 validation.refuse_keyword(type(self), name)
         for name, value in options.items():
             setattr(self, name, value)
-        self._options_given()
 
     def __init_subclass__(cls, rule: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -451,9 +452,6 @@ class Optimizer(Locked):
 
     def _check_ready(self) -> None:
         """Raise if the optimizer is not in a state in which it can be updated."""
-
-    def _options_given(self) -> None:
-        """Those that every rule takes have the values of the constructor."""
 
     def _options_changed(self) -> None:
         """One that every rule takes was set."""

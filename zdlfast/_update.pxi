@@ -2,9 +2,10 @@
 #
 # `OnKernels.update` does an update if every entry of it is usual: exact ndarrays of float32 or
 # float64 with their state, whose memory does not overlap within the entry, in dicts or lists.
-# Else it makes a `Batch` of the entries, with the state that is missing, and gives numbers to
-# their rule. If that is not all, nothing has changed: `KernelOptimizer._update_rest` does the
-# update with this batch, of which NumPy takes the odd entries.
+# Else it makes a `Batch` of the entries, with the state that is missing. If all that is odd of
+# them are numbers, these are given to their rule. Else nothing has changed, and
+# `KernelOptimizer._update_rest` does the update with this batch, of which NumPy takes the odd
+# entries.
 
 cdef class Kernel:
     """One rule, as an optimizer runs it.
@@ -97,13 +98,6 @@ cdef class OnKernels(Locked):
     def _was_loaded(self):
         """Have the next update look where the state lies, and what the options are."""
         self.loaded, self.groups.known = True, False
-
-    def _options_given(self):
-        """Look what the options are, so that the first update need not."""
-        try:
-            self.groups.learn(self, self.kernel.options, ())
-        except Exception:
-            pass    # of a property of the user's own, that needs what is not there yet
 
     def _options_changed(self):
         """Have the next update look what the options are."""
@@ -772,8 +766,7 @@ cdef class Batch:
         rollback = Rollback()
         with rollback:
             self.run_numbers(params, rollback)
-            self.finish([])
-            rollback.changes.clear()
+            rollback.finish(self.finish, [])
         return None
 
     cdef int run_numbers(self, params, Rollback rollback) except -1:

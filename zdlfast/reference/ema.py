@@ -21,6 +21,7 @@ class Averaging(Optimizer):
 
     _options: ClassVar[dict[str, float]] = {"decay": FRACTION}
     _counter: ClassVar[str | None] = "iter"
+    _none_freezes: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.decay = 0.0
@@ -361,6 +362,8 @@ def check(what: str, params: Any, averages: Any, *, to_exchange: bool = False) -
         except LookupError:
             kind = IndexError if isinstance(params, list) else KeyError
             raise kind(f"{name} is missing, but it has an average") from None
+        if value is None:
+            raise TypeError(f"{name} must be an array or a number, got None")
         if validation.shape_of(value) != validation.shape_of(average):
             raise ValueError(
                 f"{name} has shape {validation.shape_of(value)}, but its average has shape "
