@@ -293,7 +293,7 @@ cdef void find_scales(
 ) noexcept nogil:
     """Find the scales of a block in 8 bits, and leave its values as `encode` takes them.
 
-    That is: float32, whatever they were; zeros behind the last one, and where a group has no scale.
+    That is: float32, whatever they were; zeros behind the last, and where a group has no scale.
     """
     cdef float[BLOCK] narrow
     cdef float *x = <float *>values
