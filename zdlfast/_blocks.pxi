@@ -126,11 +126,12 @@ cdef void execute_blocks(const Entry *entry, Py_ssize_t first, Py_ssize_t last) 
 cdef void plan_blocks(
     Blocks *blocks, const Entry *entry, Py_ssize_t first, char *memory
 ) noexcept nogil:
+    """Tell how the loop gets at each array of an entry, and where its buffer is in `memory`."""
     cdef Py_ssize_t size = 8 if entry.kind & PARAM_DOUBLE else 4
     cdef int i
     blocks.entry, blocks.is_double = entry, size == 8
-    # Each begins at a place of a page of its own, and those of state far from the parameter's,
-    # where fresh state in full would begin.
+    # Each buffer begins at another place of a page, those of state far from the parameter's: a
+    # load would wait for a store whose address ends alike, as with fresh state.
     memory += (<uintptr_t>entry.data[0] + first * size - <uintptr_t>memory) % PAGE
     memory += -<uintptr_t>memory % CACHE_LINE
     for i in range(entry.count):

@@ -25,8 +25,7 @@ cdef int read_gradients(
 ) except -1:
     """Read the gradients of all entries that are updated; nothing is changed.
 
-    Those of entries that no kernel takes are read in Python. Their squares are only added up
-    `with_norm`.
+    Those of odd entries are read in Python. Their squares are only added up `with_norm`.
     """
     cdef SumJob job
     cdef Layout layout
