@@ -1,5 +1,7 @@
 """Arrays as they come: any layout, alignment, byte order and dtype that NumPy takes."""
 
+import copy
+
 import numpy as np
 import pytest
 from table import assert_same_bits, assert_same_run
@@ -139,6 +141,62 @@ def test_gradients_are_broadcast(rule, dtype, rng, shape):
     train_both(rule, params, gradients)
     train_both(rule, params, [{"W": np.broadcast_to(dtype.type(0.5), (3, 4))}])
     train_both(rule, params, [{"W": 0.5}, {"W": 1}])
+
+
+ODD = {
+    "float16": ("f2", (3, 4), "f2", (3, 4)),
+    "longdouble": ("longdouble", (3, 4), "f8", (4,)),
+    "0-d float16": ("f2", (), "f2", ()),
+    "byte-swapped float16": (">f2", (7,), "<f2", (7,)),
+    "integer gradient": ("f4", (3, 4), "i8", (3, 4)),
+    "bool gradient": ("f8", (3, 4), "?", (3, 4)),
+    "float16 gradient": ("f4", (5,), "f2", (5,)),
+    "row": ("f8", (3, 4), "f8", (4,)),
+    "column": ("f4", (3, 4), "f4", (3, 1)),
+    "no dimension": ("f8", (3, 4), "f4", ()),
+    "empty": ("f2", (0, 4), "f2", (1, 4)),
+    "too many dimensions for kernels": ("f4", (1,) * 20 + (2,), "f4", (2,)),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_arrays_with_state_are_not_looked_at_by_python(rule, rng, monkeypatch, case):
+    param_dtype, shape, grad_dtype, grad_shape = ODD[case]
+
+    def gradient():
+        return {
+            "odd": np.array(3 * rng.standard_normal(grad_shape), grad_dtype),
+            "W": rng.standard_normal(9),
+        }
+
+    params = {"odd": np.array(rng.standard_normal(shape), param_dtype), "W": np.ones(9)}
+    fast, numpy = rule.fast(), rule.numpy()
+    expected, held = copy.deepcopy(params), params["odd"]
+    for step in range(4):
+        if step == 1:
+            monkeypatch.setattr(rule.fast, "_update_rest", None)
+        grads = gradient()
+        fast.update(params, grads)
+        numpy.update(expected, grads)
+        assert_same_run(fast, numpy, params, expected)
+        assert params["odd"] is held
+
+
+@pytest.mark.parametrize("taken", ["param", "state"])
+def test_odd_arrays_that_are_read_only_change_nothing(rule, rng, taken):
+    params = {"W": np.ones(9), "odd": np.ones(9, np.float16)}
+    grads = {"W": np.ones(9), "odd": rng.standard_normal(9).astype(np.float16)}
+    fast = rule.fast()
+    fast.update(params, grads)
+    if taken == "state" and not rule.slots:
+        pytest.skip("it has no state")
+    array = params["odd"] if taken == "param" else getattr(fast, rule.slots[-1])["odd"]
+    array.flags.writeable = False
+    before = copy.deepcopy((params, fast.state_dict()))
+    with pytest.raises(ValueError, match="read-only"):
+        fast.update(params, grads)
+    for now, then in zip((params, fast.state_dict()), before, strict=True):
+        assert repr(now) == repr(then)
 
 
 # NumPy 1 takes a 0-d float64 for a number where it meets arrays.
