@@ -182,6 +182,19 @@ def test_odd_arrays_with_state_are_not_looked_at_by_python(rule, rng, monkeypatc
         assert params["odd"] is held
 
 
+@pytest.mark.parametrize("value", [1.5, np.array(1.5), np.ones(3, "f2")], ids=str)
+def test_state_of_another_dtype_is_an_error_for_odd_entries_too(rule, value):
+    fast = rule.fast()
+    for _ in range(1 + rule.looks_first):
+        fast.update({"x": copy.copy(value)}, {"x": 0.5})
+    for slot in rule.slots:
+        held = getattr(fast, slot)
+        held["x"] = held["x"].astype(np.float32)
+        with pytest.raises(TypeError, match=rf"the state {slot}\['x'\] has dtype float32"):
+            fast.update({"x": value}, {"x": 0.5})
+        held["x"] = held["x"].astype(np.asarray(value).dtype)
+
+
 @pytest.mark.parametrize("taken", ["param", "state"])
 def test_odd_arrays_that_are_read_only_change_nothing(rule, rng, taken):
     params = {"W": np.ones(9), "odd": np.ones(9, np.float16)}

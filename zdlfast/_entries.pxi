@@ -124,14 +124,15 @@ cdef bint is_simple(const Entry *entry, int count) noexcept:
     """
     cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef PyArrayObject *array
-    cdef int i, axis, kind, shift, ndim = 0
-    cdef bint in_place = holds_floats(entry.values[0])
-    if in_place:
-        ndim = PyArray_NDIM(param)
+    cdef int i, axis, kind, shift, ndim = 0, of_state = NPY_DOUBLE
+    if holds_floats(entry.values[0]):
+        ndim, of_state = PyArray_NDIM(param), PyArray_TYPE(param)
         if entry.group.encodes or not PyArray_FLAGS(param) & NPY_ARRAY_WRITEABLE:
             return False
     elif not is_real(entry.values[0]):
         return False
+    elif not is_float(entry.values[0]):
+        of_state = -1       # any: a NumPy scalar may become one of a wider type
     for i in range(1, count):
         array = <PyArrayObject *>entry.values[i]
         if array == NULL:
@@ -146,7 +147,7 @@ cdef bint is_simple(const Entry *entry, int count) noexcept:
                 return False
         elif (
             not PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE or not holds_floats(entry.values[i])
-            or (in_place and kind != PyArray_TYPE(param))
+            or (of_state >= 0 and kind != of_state)
         ):
             return False
         shift = ndim - PyArray_NDIM(array)
