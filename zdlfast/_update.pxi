@@ -773,6 +773,7 @@ cdef class Batch:
         """Give simple entries to the rule in Python, as `zdlfast._entries.run` does."""
         cdef int count = table[self.optimizer.kernel.row].count
         cdef Entry *entry
+        cdef PyArrayObject *array
         cdef Py_ssize_t k
         cdef int i
         cdef bint in_place, as_views
@@ -787,11 +788,12 @@ cdef class Batch:
             operands = []
             for i in range(self.count):
                 operand = <object>entry.values[i]
+                array = <PyArrayObject *>entry.values[i]
                 if PyArray_Check(entry.values[i]):
                     if i != 1:
                         rollback.add_array(operand)
-                    if as_views:    # see `_apply_0d` of _entries.py
-                        operand = one_element(<PyArrayObject *>entry.values[i])
+                    if as_views and PyArray_NDIM(array) == 0:   # see `_apply_0d` of _entries.py
+                        operand = one_element(array)
                 operands.append(operand)
             held = tuple(operands[2:self.count])
             for i in range(count):
