@@ -99,6 +99,17 @@ def test_every_layout_is_taken_by_the_kernels(rule, dtype, rng, layout, no_slow_
         rule.fast().update(draw(rng, dtype, layout), draw(rng, dtype, other_layout))
 
 
+def test_byte_swapped_arrays_of_every_size_give_the_bits_of_numpy(rule, dtype, simd, rng):
+    other = dtype.newbyteorder()
+    shapes = [(n,) for n in (*range(70), 511, 512, 513, 1025)] + [(3, n) for n in (1, 31, 200)]
+
+    def draw(layout):
+        return {shape: layout(rng.standard_normal(shape).astype(other)) for shape in shapes}
+
+    for layout in (lambda x: x, unaligned, strided, reversed_in_memory):
+        train_both(rule, draw(layout), [draw(layout), draw(lambda x: x)])
+
+
 @pytest.mark.parametrize("grad_dtype", ["f2", "f4", "f8", "i1", "u2", "i8", "?"])
 def test_mixed_dtypes_are_promoted_as_numpy_does(rule, simd, rng, grad_dtype):
     def gradient(n):
