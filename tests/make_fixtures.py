@@ -1,9 +1,9 @@
 """Write the state files and pickles of ``tests/fixtures``, and what is in the files.
 
-Each begins with the version that wrote it and stays as it is: later versions have to load them bit
-for bit. ``expected.json`` describes the objects that were saved, taken from memory and not from the
-files: bytes as hexadecimal digits, in C order. Files of another format come beside them, by the
-version that writes it::
+Each begins with the version that wrote it and stays as it is: later versions have to load them
+bit for bit. ``expected.json`` describes the objects that were saved, taken from memory and not
+from the files: bytes as hexadecimal digits, in C order. Files of another format come beside them,
+by the version that writes it::
 
     python tests/make_fixtures.py VERSION
 """

@@ -85,11 +85,16 @@ def test_the_step_count_is_a_whole_number(value):
 
 # ------------------------------------------------------------------ names that people bring along
 
+OF_ALL = (
+    "all optimizers take weight_decay, decoupled, maximize, clip_norm, clip_value, nonfinite, "
+    "flush_subnormals, state, state_min_size, state_rounding, state_seed, overrides"
+)
 HINTS = [
     ("SGD", "learning_rate", "here it is lr"),
     ("Adam", "learning_rate", "here it is lr"),
     ("Adam", "alpha", "here it is lr"),
-    ("RMSprop", "alpha", "here it is lr"),
+    ("RMSprop", "alpha", "torch's alpha is decay_rate here; the learning rate is lr"),
+    ("Momentum", "alpha", "here it is lr"),
     ("RMSprop", "rho", "here it is decay_rate"),
     ("RMSprop", "epsilon", "here it is eps"),
     ("AdaGrad", "epsilon", "here it is eps"),
@@ -99,17 +104,24 @@ HINTS = [
     ("Adam", "betas", "give beta1= and beta2="),
     ("SGD", "momentum", "use zdlfast.Momentum"),
     ("SGD", "nesterov", "use zdlfast.Nesterov"),
+    ("Momentum", "nesterov", "use zdlfast.Nesterov"),
     ("Adam", "max_norm", "here it is clip_norm"),
+    ("Adam", "global_clipnorm", "here it is clip_norm"),
+    ("Adam", "clipvalue", "here it is clip_value"),
+    ("SGD", "weightdecay", "here it is weight_decay"),
+    ("Adam", "Beta1", "here it is beta1"),
     ("Adam", "amsgrad", "use zdlfast.AMSGrad"),
     ("Adam", "params", "pass params to update(params, grads)"),
-    ("Adam", "speed", "its options are lr, beta1, beta2, eps"),
-    ("SGD", "rho", "its options are lr"),
+    ("Adam", "speed", f"; its options are lr, beta1, beta2, eps; {OF_ALL}"),
+    ("AdamW", "speed", f"; its options are lr, beta1, beta2, eps, amsgrad; {OF_ALL}"),
+    ("SGD", "rho", f"; its options are lr; {OF_ALL}"),
+    ("SGD", "betas", f"; its options are lr; {OF_ALL}"),
+    ("RMSprop", "momentum", f"; its options are lr, decay_rate, eps; {OF_ALL}"),
 ]
 USED = [
     ("step", "call update(params, grads)"),
     ("zero_grad", "gradients are not accumulated here, so there is nothing to clear"),
     ("param_groups", "give overrides= for options of some parameters"),
-    ("iterations", "the number of updates is iter"),
 ]
 
 
@@ -148,6 +160,17 @@ def test_a_method_of_another_library_says_what_to_do_here(rule, name, hint):
         assert str(caught.value) == f"{rule.name} has no attribute {name!r}: {hint}"
 
 
+def test_the_number_of_updates_has_the_name_that_is_there(rule):
+    for cls in (rule.fast, rule.numpy):
+        optimizer = cls()
+        with pytest.raises(AttributeError) as caught:
+            optimizer.iterations  # noqa: B018
+        name = str(caught.value).rpartition(" ")[2]
+        assert str(caught.value).endswith(f": the number of updates is {name}")
+        optimizer.update({"W": np.ones(2)}, {"W": np.ones(2)})
+        assert getattr(optimizer, name) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "here"),
     [("Adagrad", "AdaGrad"), ("RMSProp", "RMSprop"), ("ADAM", "Adam"), ("sgd", "SGD")],
@@ -160,6 +183,13 @@ def test_another_spelling_of_a_rule_is_told(name, here):
     assert f"ImportError: {text}\n" in done.stderr
     done = python(f"import zdlfast; zdlfast.{name}")
     assert f"AttributeError: {text}" in done.stderr
+    text = text.replace("'zdlfast'", "'zdlfast.reference'")
+    if name == "sgd":  # its page
+        return
+    with pytest.raises(AttributeError, match=text):
+        getattr(reference, name)
+    done = python(f"from zdlfast.reference import {name}")
+    assert f"ImportError: {text}\n" in done.stderr
 
 
 def test_a_name_that_means_nothing_is_pythons_own_error():
@@ -189,6 +219,24 @@ def test_parameters_given_to_a_constructor_are_told_and_not_printed(rule, params
             f"lr must be a number, got a {type(params).__name__}: parameters are passed to "
             "update(params, grads)"
         )
+
+
+def test_what_torch_takes_first_is_told_beside_options_too(module):
+    for make in (module.Adam, module.SGD):
+        with pytest.raises(TypeError) as caught:
+            make({"W": np.arange(1e5)}, lr=0.1)
+        assert str(caught.value) == (
+            f"{make.__name__} takes options, got a dict: parameters are passed to "
+            "update(params, grads)"
+        )
+    with pytest.raises(TypeError, match=r"multiple values for argument 'lr'"):
+        module.Adam(0.1, lr=0.2)
+
+
+def test_a_tuple_of_betas_is_told(module):
+    text = r"^beta1 must be a number, got \(0\.9, 0\.99\): give beta1= and beta2=$"
+    with pytest.raises(TypeError, match=text):
+        module.Adam(0.1, (0.9, 0.99))
 
 
 def test_a_class_of_ones_own_has_attributes_and_options_of_its_own(rule):

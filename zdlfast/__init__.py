@@ -11,7 +11,6 @@
 """
 
 import os as _os
-import sys as _sys
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
@@ -113,12 +112,4 @@ def __getattr__(name: str) -> _Any:
         return getattr(adapters, name)
     if _broken is not None and name in (*_rules.PUBLIC, "EMA"):
         raise _no_kernels() from _broken
-    text = f"module {__name__!r} has no attribute {name!r}"
-    meant = [rule for rule in _rules.PUBLIC if rule.lower() == name.lower()]
-    if meant:
-        text += f": here it is {meant[0]}"
-        # For "from zdlfast import Adagrad" Python would put a text of its own in the place of an
-        # AttributeError's.
-        if _sys._getframe(1).f_code.co_name == "_handle_fromlist":
-            raise ImportError(text, name=__name__)
-    raise AttributeError(text, name=name)
+    _rules.refuse_name(__name__, name)

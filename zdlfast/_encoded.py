@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 64  # bytes, of a cache line
 _DTYPES = {name: np.dtype(name) for name in ("float32", "float64")}
-_CODES = {"8bit": np.dtype(np.uint8), "bfloat16": np.dtype(np.uint16)}
+_CODES: dict[str, np.dtype[Any]] = {"8bit": np.dtype(np.uint8), "bfloat16": np.dtype(np.uint16)}
 _SCALE = np.dtype(np.float32)
 
 
@@ -169,8 +169,12 @@ class EncodedState:
         format, shape = parts["format"], tuple(shape)
         # Before anything is allocated: a damaged file may have any shape.
         codes, scales = _lengths(format, shape)
-        for key, dtype, length in (("codes", _CODES[format], codes), ("scales", _SCALE, scales)):
-            if not _is_memory(parts[key], dtype, length):
+        fits = {
+            "codes": _is_memory(parts["codes"], _CODES[format], codes),
+            "scales": _is_memory(parts["scales"], _SCALE, scales),
+        }
+        for key in fits:
+            if not fits[key]:
                 raise ValueError(
                     f"{key} of the encoded state {name} do not fit {format} of the shape {shape}"
                 )

@@ -223,7 +223,7 @@ cdef inline int classify(Entry *entry, int count) except -1:
     if is_plain(entry, count):
         return 0
     look_closer(entry, count)
-    if entry.path == ODD and is_simple(entry, count):
+    if entry.path == ODD and not entry.group.averages and is_simple(entry, count):
         entry.path = SIMPLE
     return 0
 
@@ -243,7 +243,7 @@ cdef int look_closer(Entry *entry, int count) except -1:
     entry.count, entry.made, entry.read = count, False, NULL
     entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
-        entry.path = FROZEN if entry.group.none_freezes else ODD
+        entry.path = ODD if entry.group.averages else FROZEN
         return 0
     entry.path = ODD
     entry.coding = find_coding(entry.values, count)

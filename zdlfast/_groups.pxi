@@ -15,7 +15,7 @@ cdef struct Group:
     double weight_decay
     double clip_value           # infinite for no limit
     bint decoupled, maximize, flush, frozen
-    bint none_freezes           # whether a gradient may be None
+    bint averages               # values, which are no gradients
     bint encodes                # whether any state is kept in few bits,
     int[MAX_SLOTS] formats      # and how, by slot,
     Py_ssize_t min_size         # of parameters with so many elements or more
@@ -109,7 +109,7 @@ cdef class Groups:
             array[k].decoupled = option_of(optimizer, given, "decoupled")
             array[k].maximize = option_of(optimizer, given, "maximize")
             array[k].flush = option_of(optimizer, given, "flush_subnormals")
-            array[k].none_freezes = option_of(optimizer, none, "_none_freezes")
+            array[k].averages = option_of(optimizer, none, "_averages")
             array[k].frozen = bool(given) and given.get("frozen", False)
             limit = option_of(optimizer, given, "clip_value")
             array[k].clip_value = INFINITY if limit is None else limit

@@ -31,7 +31,7 @@ cdef class Locked:
     def __cinit__(self, *args, **kwargs):
         zdl_lock_init(&self.lock)
         if kwargs:
-            self._check_keywords(kwargs)
+            self._check_arguments(args, kwargs)
 
     def _locked(self, bint writes, work, *args):
         """Return ``work(*args)``, called while no other thread uses this object.

@@ -131,6 +131,7 @@ class Optimizer(Locked):
     """
 
     _options: ClassVar[dict[str, float]] = {}
+    _common_options: ClassVar[tuple[str, ...]] = OPTIONS
     _slots: tuple[str, ...] = ()
     _counter: ClassVar[str | None] = None
     _numbers: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -155,8 +156,9 @@ class Optimizer(Locked):
     state_seed: int = 0
     overrides: Overrides | None = None
 
-    # Whether a gradient that is None freezes its parameter; else it is an error.
-    _none_freezes: ClassVar[bool] = True
+    # Whether it averages what an update takes, which is no gradient then: None is no value, and
+    # nothing is broadcast.
+    _averages: ClassVar[bool] = False
     _last_update = LastUpdate
 
     def __init__(self, **options: Unpack[Options]) -> None:
@@ -175,8 +177,8 @@ class Optimizer(Locked):
             cls._own_decay, cls._flags = row.own_decay, row.flags
             cls._positive, cls._exact = row.positive, row.exact
 
-    def _check_keywords(self, keywords: dict[str, Any]) -> None:
-        validation.check_keywords(type(self), keywords)
+    def _check_arguments(self, values: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        validation.check_arguments(type(self), values, keywords)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Here and not in properties: this way reading an option costs nothing extra.

@@ -27,14 +27,14 @@ class Locked:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         if kwargs:
-            self._check_keywords(kwargs)
+            self._check_arguments(args, kwargs)
         self._lock = threading.Lock()
         self._owner = None
         self._process = os.getpid()
         self._last, self._updates = None, 0
         return self
 
-    def _check_keywords(self, keywords: dict[str, Any]) -> None:
+    def _check_arguments(self, values: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         raise NotImplementedError
 
     def __getstate__(self) -> Any:

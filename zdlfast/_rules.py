@@ -8,7 +8,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -229,3 +229,16 @@ RULES = {
 
 #: Those that are for users.
 PUBLIC = {name: rule for name, rule in RULES.items() if rule.public}
+
+
+def refuse_name(module: str, name: str) -> NoReturn:
+    """Raise, from a module's ``__getattr__``; for a rule that is spelled otherwise, say how."""
+    text = f"module {module!r} has no attribute {name!r}"
+    meant = [rule for rule in PUBLIC if rule.lower() == name.lower()]
+    if meant:
+        text += f": here it is {meant[0]}"
+        # For "from zdlfast import Adagrad" Python would put a text of its own in the place of an
+        # AttributeError's.
+        if sys._getframe(2).f_code.co_name == "_handle_fromlist":
+            raise ImportError(text, name=module)
+    raise AttributeError(text, name=name)

@@ -4,6 +4,7 @@ Everything here raises errors of the book's types, which name the key or the opt
 that was given and what was expected.
 """
 
+import difflib
 import inspect
 import numbers
 from collections.abc import Iterable
@@ -20,44 +21,64 @@ if TYPE_CHECKING:
 
 # ---------------------------------------------------------------- options and attributes
 
-# What other libraries call it, and what it is called here.
+# What other libraries call it, and what it is called here: the first of these that a class has.
 _NAMES = {
-    "learning_rate": "lr",
-    "alpha": "lr",
-    "epsilon": "eps",
-    "rho": "decay_rate",
-    "beta_1": "beta1",
-    "beta_2": "beta2",
-    "mu": "momentum",
+    "learning_rate": ("lr",),
+    "learning_rate_init": ("lr",),
+    "alpha": ("lr",),
+    "epsilon": ("eps",),
+    "rho": ("decay_rate",),
+    "beta_1": ("beta1",),
+    "beta_2": ("beta2",),
+    "mu": ("momentum",),
+    "maximise": ("maximize",),
+    "clipnorm": ("clip_norm",),
+    "global_clipnorm": ("clip_norm",),
+    "max_norm": ("clip_norm",),
+    "clipvalue": ("clip_value",),
 }
 _HINTS = {
-    "betas": "give beta1= and beta2=",
-    "maximise": "here it is maximize",
-    "clipnorm": "here it is clip_norm",
-    "max_norm": "here it is clip_norm",
-    "amsgrad": "use zdlfast.AMSGrad",
     "param_groups": "give overrides= for options of some parameters",
-    "momentum": "use zdlfast.Momentum",
-    "nesterov": "use zdlfast.Nesterov",
     "params": "pass params to update(params, grads)",
     "step": "call update(params, grads)",
     "zero_grad": "gradients are not accumulated here, so there is nothing to clear",
-    "iterations": "the number of updates is iter",
+}
+# Where a name means something else, or another class is meant.
+_HINTS_OF = {
+    ("RMSprop", "alpha"): "torch's alpha is decay_rate here; the learning rate is lr",
+    ("SGD", "momentum"): "use zdlfast.Momentum",
+    ("SGD", "nesterov"): "use zdlfast.Nesterov",
+    ("Momentum", "nesterov"): "use zdlfast.Nesterov",
+    ("Adam", "amsgrad"): "use zdlfast.AMSGrad",
 }
 
 
 def hint(optimizer: "Optimizer | type[Optimizer]", name: str) -> str:
     """What may have been meant by a name that an optimizer has not got."""
-    if _NAMES.get(name) in optimizer._options:
-        return f": here it is {_NAMES[name]}"
+    cls = optimizer if isinstance(optimizer, type) else type(optimizer)
+    own, common = [*optimizer._options, *optimizer._flags], cls._common_options
+    if (cls.__name__, name) in _HINTS_OF:
+        return f": {_HINTS_OF[cls.__name__, name]}"
     if name in _HINTS:
         return f": {_HINTS[name]}"
-    return f"; its options are {', '.join(optimizer._options)}"
+    if name == "betas" and "beta1" in own:
+        return ": give beta1= and beta2="
+    if name == "iterations":
+        return f": the number of updates is {optimizer._counter or 'updates'}"
+    known = (*own, *common)
+    for meant in _NAMES.get(name, ()) or difflib.get_close_matches(name, known, 1, 0.8):
+        if meant in known:
+            return f": here it is {meant}"
+    return f"; its options are {', '.join(own)}; all optimizers take {', '.join(common)}"
 
 
-def check_keywords(cls: "type[Optimizer]", keywords: Iterable[str]) -> None:
-    """Whether a class takes these keyword arguments; Python's own error has no hint."""
+def check_arguments(
+    cls: "type[Optimizer]", values: tuple[Any, ...], keywords: Iterable[str]
+) -> None:
+    """Whether a class takes these arguments; Python's own errors have no hint."""
     known = inspect.signature(cls.__init__).parameters
+    if values and "lr" in keywords and not isinstance(values[0], numbers.Real):
+        raise TypeError(f"{cls.__name__} takes options, got {_shown(values[0])}")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
     for name in keywords:
@@ -82,7 +103,8 @@ def option(name: str, value: Any, below: float) -> float:
         value = value[()]
     # A flag is an int to Python; as a rate it is a mistake.
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {_shown(value)}")
+        betas = ": give beta1= and beta2=" if name == "beta1" and isinstance(value, tuple) else ""
+        raise TypeError(f"{name} must be a number, got {_shown(value)}{betas}")
     try:
         number = float(value)
     except OverflowError:
@@ -130,6 +152,8 @@ def _brief(value: Any) -> str:
 def _shown(value: Any) -> str:
     """A value that is no number: itself if it is short, else what it is."""
     short = value is None or isinstance(value, str | bytes | bool | complex)
+    if isinstance(value, tuple) and all(isinstance(part, numbers.Real) for part in value):
+        return _brief(value)
     if short or (isinstance(value, np.ndarray) and value.size <= 4):
         text = repr(value)
         if len(text) <= 60:

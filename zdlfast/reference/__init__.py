@@ -13,6 +13,9 @@ whole update is then computed in double precision.)
 Nothing here needs the compiled extension.
 """
 
+from typing import NoReturn as _NoReturn
+
+from zdlfast._rules import refuse_name as _refuse_name
 from zdlfast.reference.adabelief import AdaBelief
 from zdlfast.reference.adabound import AdaBound
 from zdlfast.reference.adadelta import AdaDelta
@@ -70,3 +73,7 @@ __all__ = [  # noqa: RUF022
 # Pickles name the package, in which the pages are.
 for _name in __all__:
     globals()[_name].__module__ = __name__
+
+
+def __getattr__(name: str) -> _NoReturn:
+    _refuse_name(__name__, name)

@@ -21,7 +21,7 @@ class Averaging(Optimizer):
 
     _options: ClassVar[dict[str, float]] = {"decay": FRACTION}
     _counter: ClassVar[str | None] = "iter"
-    _none_freezes: ClassVar[bool] = False
+    _averages: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.decay = 0.0
@@ -104,7 +104,7 @@ class EMA(Locked):
         self._swapped = False
         self.params = _copies(params)
 
-    def _check_keywords(self, keywords: dict[str, Any]) -> None:
+    def _check_arguments(self, values: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Python's own error says what there is to say."""
 
     def __setattr__(self, name: str, value: Any) -> None:
