@@ -15,7 +15,7 @@ import zdlfast
 # In the plain case what lies there is not executed; a star import looks what else it has.
 SLOW_MODULE = "import sys\nprint('executed', file=sys.stderr)\nraise ImportError('cupy')"
 UNUSED = (
-    "zdlfast: this process never imported common.optimizer or sklearn.neural_network or dezero: "
+    "zdlfast: this process never imported common.optimizer, sklearn.neural_network or dezero: "
     "the script's own code ran\n"
 )
 

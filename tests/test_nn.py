@@ -612,7 +612,7 @@ def test_a_trainer_refuses_data_that_does_not_fit():
     ("evaluate", "text"),
     [
         ((np.ones((3, 5)),), "got a tuple of length 1"),
-        (((x, 0) for x in np.ones((3, 5))), "got a generator"),
+        (((x, 0) for x in np.ones((3, 5))), r"got an iterator \(generator\)"),
         (np.ones((2, 5)), "got a ndarray of length 2"),
         ({"x": 1, "t": 2}, "got a dict of length 2"),
         (3, "got a int"),
@@ -628,9 +628,9 @@ def test_samples_and_labels_are_no_generators(rng):
     trainer = Trainer(dense_network(5, 4, 3, rng=1), zdlfast.SGD(), progress=False)
     x, t = batch(rng)
     for pair, text in (((row for row in x), t), "samples"), ((x, iter(t)), "labels"):
-        with pytest.raises(TypeError, match=f"the {text} must be an array, got a "):
+        with pytest.raises(TypeError, match=f"the {text} must be an array, got an iterator "):
             trainer.fit(x, t, evaluate=pair)
-        with pytest.raises(TypeError, match=f"the {text} must be an array, got a "):
+        with pytest.raises(TypeError, match=f"the {text} must be an array, got an iterator "):
             trainer.fit(*pair)
 
 

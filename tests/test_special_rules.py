@@ -382,3 +382,16 @@ def test_each_parameter_goes_by_its_own_beta1(module, rng):
 
 def test_every_rule_has_options_to_test_it_with():
     assert set(OPTIONS) == set(_rules.RULES)
+
+
+@pytest.mark.parametrize("lr", [0.01, lambda step: 0.01], ids=["number", "schedule"])
+def test_a_product_of_momenta_that_is_one_raises_as_in_python(lr):
+    """In single precision, as torch keeps it, the next number below 1 is 1."""
+    rule = _rules.RULES["TorchNAdam"]
+    for make in (rule.fastest, rule.twin):
+        optimizer = make(lr=lr, beta1=0.9999999999999998, momentum_decay=1e300)
+        params = {"W": np.ones(3)}
+        with pytest.raises(ZeroDivisionError):
+            optimizer.update(params, {"W": np.ones(3)})
+        assert params["W"].tolist() == [1.0] * 3
+        assert (optimizer.iter, optimizer.mu_product, optimizer.m) == (0, 1.0, None)

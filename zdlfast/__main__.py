@@ -102,7 +102,7 @@ def _lines(adapters: list[Adapter], counter: Counter | None) -> Iterator[str]:
         if counter is not None:
             yield "zdlfast: no updates in this process"
     elif not hasattr(sys, "last_type"):  # else the script failed, maybe before its imports
-        what = " or ".join(modules)
+        what = ", ".join(modules[:-1]) + " or " * (len(modules) > 1) + modules[-1]
         yield f"zdlfast: this process never imported {what}: the script's own code ran"
 
 

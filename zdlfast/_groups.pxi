@@ -136,6 +136,18 @@ cdef class Groups:
             memcpy(of_others, numbers, sizeof(of_others))
             fill_group(&self.array[k], rule, options, lr, self.own_decay, t, of_others)
         fill_group(self.array, rule, options, lr, self.own_decay, t, numbers)
+        for k in range(self.count):
+            if not all_finite(self.array[k].scalars + FIRST_SCALAR, rule.count):
+                self.compute_in_python(optimizer, k, options[lr] if lr >= 0 else 0.0)
+        return 0
+
+    cdef int compute_in_python(self, optimizer, Py_ssize_t k, double lr) except -1:
+        """Raise where Python raises: in a division by zero, and where a power is too large."""
+        cdef dict given = {"lr": lr}
+        given.update(self.options[k])
+        if self.schedules[k] is not None:
+            given["lr"] = optimizer._lr_now(self.schedules[k])
+        type(optimizer)._scalars(With(optimizer, given))
         return 0
 
     cdef void set_keys(self, double step) noexcept:
@@ -199,6 +211,14 @@ cdef class Groups:
 cdef inline uint64_t step_key(uint64_t seed, double step) noexcept nogil:
     """What the chance of one step depends on."""
     return mixed(mixed(seed) + <uint64_t>(step if step < 2.0**64 else fmod(step, 2.0**64)))
+
+
+cdef inline bint all_finite(const double *values, int count) noexcept nogil:
+    cdef int i
+    for i in range(count):
+        if not isfinite(values[i]):
+            return False
+    return True
 
 
 cdef int learn_formats(Group *group, optimizer, dict given) except -1:

@@ -192,32 +192,35 @@ def table(results: list[Result]) -> Table:
 
 @mpl.rc_context(plots.STYLE)
 def draw(path: Path, results: list[Result]) -> None:
-    """How many times as long as zdlfast each library takes, over the size of the array."""
-    counts = list(dict.fromkeys(r.threads for r in results))
-    figure, axes = plots.grid(len(counts), 1, (10, 4.6), share=True)
+    """How many times as long as zdlfast each library takes, over the size of the array.
+
+    On all threads: a picture of one thread as well would fill a screen, and tells the same.
+    """
+    count = max(r.threads for r in results)
+    results = [r for r in results if r.threads == count]
+    figure, axes = plots.grid(1, 1, (10, 4.6), share=True)
+    ax = axes[0, 0]
+    ends: dict[str, tuple[float, float]] = {}
+    for name in (name for name in LIBRARIES if name in results[-1].times):
+        points = [(r.elements, r.ratio(name)) for r in results if name in r.times]
+        color, stroke = LIBRARIES[name]
+        width, marker = (3.5, "o") if name == OURS else (1.8, "" if name == LIMIT else "o")
+        ax.plot(*zip(*points, strict=True), color=color, linestyle=stroke, linewidth=width,
+                marker=marker, markersize=4)  # fmt: skip
+        ends[name] = points[-1]
+    for r in results:
+        ax.annotate(report.duration(r.median(OURS)), (r.elements, 0.015),
+                    xycoords=("data", "axes fraction"), ha="center", fontsize=10,
+                    color=BLUE)  # fmt: skip
     everyone = [r.ratio(name) for r in results for name in r.times]
-    limits = (0.6 * min(everyone), 1.2 * max(everyone))
-    for ax, count in zip(axes.flat, counts, strict=True):
-        of_count = [r for r in results if r.threads == count]
-        ends: dict[str, tuple[float, float]] = {}
-        for name in (name for name in LIBRARIES if name in of_count[-1].times):
-            points = [(r.elements, r.ratio(name)) for r in of_count if name in r.times]
-            color, stroke = LIBRARIES[name]
-            width, marker = (3.5, "o") if name == OURS else (1.8, "" if name == LIMIT else "o")
-            ax.plot(*zip(*points, strict=True), color=color, linestyle=stroke, linewidth=width,
-                    marker=marker, markersize=4)  # fmt: skip
-            ends[name] = points[-1]
-        for r in of_count:
-            ax.annotate(report.duration(r.median(OURS)), (r.elements, 0.015),
-                        xycoords=("data", "axes fraction"), ha="center", fontsize=10,
-                        color=BLUE)  # fmt: skip
-        plots.over_size(ax)
-        plots.ratio_axis(ax, "y", limits)
-        _label_ends(ax, ends)
-        ax.set_title(report.threads(count), fontsize=12, loc="left")
-    axes[-1, 0].set_xlabel("elements")
-    figure.supylabel("in multiples of zdlfast's time (blue numbers)", fontsize=12)
-    plots.set_title(figure, f"Adam, {results[0].dtype}: one step on one array")
+    plots.over_size(ax)
+    plots.ratio_axis(ax, "y", (0.6 * min(everyone), 1.2 * max(everyone)))
+    _label_ends(ax, ends)
+    ax.set_xlabel("elements")
+    ax.set_ylabel("multiples of zdlfast's time (blue)")
+    plots.set_title(
+        figure, f"Adam, {results[0].dtype}, {report.threads(count)}: one step on one array"
+    )
     figure.savefig(path)
 
 

@@ -1,4 +1,4 @@
-"""Training by the processes of an MPI program: needs mpi4py, ``pip install 'zdlfast[mpi]'``.
+"""Training by the processes of an MPI program: needs mpi4py (``pip install '.[mpi]'``).
 
 ::
 

@@ -166,7 +166,7 @@ class Trainer:
         for what, given in (("samples", x), ("labels", t)):
             if isinstance(given, Iterator):
                 kind = type(given).__name__
-                raise TypeError(f"Trainer: the {what} must be an array, got a {kind}")
+                raise TypeError(f"Trainer: the {what} must be an array, got an iterator ({kind})")
         x, t = np.asarray(x), np.asarray(t)
         if x.ndim == 0 or t.ndim == 0 or len(x) == 0 or len(x) != len(t):
             raise ValueError(

@@ -71,7 +71,8 @@ def draw(result: Result) -> Figure:
             ax.plot(*line, style, markersize=3.5, linewidth=1.2, label=name)
     above.set_xlabel("x")
     above.set_ylabel("y")
-    above.legend(title="moments", loc="lower right", frameon=True, edgecolor="none")
+    # Where neither path goes.
+    above.legend(title="moments", loc="upper right", frameon=True, edgecolor="none")
     below.set_xlabel("step t")
     below.set_ylabel("factor of lr")
     below.set_ylim(0, 0.4)
