@@ -1,5 +1,11 @@
 """Fixtures that every test module may take: one rule, one dtype, one instruction set."""
 
+import os
+
+# One thread for BLAS, in the processes that tests start too: what it computes here is small, and
+# its threads would wait by spinning, on the CPUs of other tests.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -52,6 +58,14 @@ def simd(request):
     before = _engine.in_use()
     _engine.use(request.param)
     yield request.param
+    _engine.use(before)
+
+
+@pytest.fixture
+def simds():
+    """The instruction sets that this machine has: the test runs itself on one after the other."""
+    before = _engine.in_use()
+    yield _engine.available()
     _engine.use(before)
 
 
