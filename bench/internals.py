@@ -1,5 +1,6 @@
 """All that the benchmark takes from inside zdlfast: rules, streaming loops, tuning, output."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "slots",
     "stream",
     "twin",
+    "update_by_the_book",
 ]
 
 #: The names of the rules for users, which are classes of `zdlfast` and of `zdlfast.reference`.
@@ -42,6 +44,34 @@ def arrays(state: Any) -> list[np.ndarray]:
 def twin(rule: str) -> Any:
     """The class of a rule in plain NumPy."""
     return _rules.RULES[rule].twin
+
+
+def update_by_the_book(optimizer: Optimizer) -> Callable[[Any, Any], None]:
+    """The update of a class of `zdlfast.reference` as the book writes it.
+
+    That is the rule for each key in turn, and nothing is checked before: checks take longer than
+    NumPy does with small arrays, and the book has none.
+    """
+
+    def update(params: Mapping[Any, np.ndarray], grads: Mapping[Any, np.ndarray]) -> None:
+        if optimizer.updates == 0:
+            optimizer.update(params, grads)  # which makes the state
+            return
+        scalars, numbers = optimizer._scalars(), optimizer._next_numbers()
+        state = [getattr(optimizer, slot) for slot in optimizer._slots]
+        p_decay = 1.0
+        if optimizer.decoupled and not optimizer._own_decay:
+            p_decay -= optimizer.lr * optimizer.weight_decay
+        for key, param in params.items():
+            if p_decay != 1.0:
+                param *= p_decay
+            optimizer._rule(param, grads[key], *[slot[key] for slot in state], *scalars)
+        attributes = vars(optimizer)
+        attributes.update(zip(optimizer._numbers, numbers, strict=True))
+        if optimizer._counter is not None:
+            attributes[optimizer._counter] += 1
+
+    return update
 
 
 def stream(slots: int) -> Optimizer:

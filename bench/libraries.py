@@ -38,11 +38,12 @@ def learning_rates() -> Iterator[float]:
         yield LR * math.sqrt(1 - BETA2**t) / (1 - BETA1**t)
 
 
-def numpy_twin(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+def numpy_by_the_book(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    from bench.internals import update_by_the_book
     from zdlfast import reference
 
-    optimizer, params, grads = reference.Adam(lr=LR, eps=EPS), {"W": p}, {"W": g}
-    return Peer(lambda: optimizer.update(params, grads), lambda: p)
+    update, params, grads = update_by_the_book(reference.Adam(lr=LR, eps=EPS)), {"W": p}, {"W": g}
+    return Peer(lambda: update(params, grads), lambda: p)
 
 
 def numpy_out(p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
@@ -223,7 +224,7 @@ PEERS: dict[str, tuple[Callable[[np.ndarray, np.ndarray, int], Peer], list[str]]
     "numexpr": (numexpr, ["numexpr"]),
     "thinc": (thinc, ["thinc"]),
     "NumPy, out=": (numpy_out, ["numpy"]),
-    "NumPy": (numpy_twin, ["numpy"]),
+    "NumPy": (numpy_by_the_book, ["numpy"]),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench import worker
-from bench.internals import slots, stream, twin
+from bench.internals import slots, stream, twin, update_by_the_book
 from bench.libraries import CHECKED_STEPS, SHOWN, Peer, arrays
 from bench.timing import Run
 
@@ -20,9 +20,9 @@ Make = Callable[[str, np.ndarray, np.ndarray, int], Peer | None]
 Arguments = Callable[[Any], dict[str, Any]]
 
 
-def numpy_twin(rule: str, p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
-    optimizer, params, grads = twin(rule)(), {"W": p}, {"W": g}
-    return Peer(lambda: optimizer.update(params, grads), lambda: p)
+def numpy_by_the_book(rule: str, p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
+    update, params, grads = update_by_the_book(twin(rule)()), {"W": p}, {"W": g}
+    return Peer(lambda: update(params, grads), lambda: p)
 
 
 def zdlfast_rule(rule: str, p: np.ndarray, g: np.ndarray, threads: int) -> Peer:
@@ -169,7 +169,7 @@ LIBRARIES: dict[str, tuple[Make, list[str]]] = {
     "torch, foreach": (torch_foreach, ["torch"]),
     "numba": (numba, ["numba"]),
     "JAX, optax": (optax, ["jax", "optax"]),
-    "NumPy": (numpy_twin, ["numpy"]),
+    "NumPy": (numpy_by_the_book, ["numpy"]),
 }
 
 

@@ -131,7 +131,7 @@ def measure(case: Case, seconds: float) -> Result:
     # The arrays of the limit are their own: it must not disturb the numbers of the others.
     streamed = {key: np.zeros_like(value) for key, value in params.items()}
     stream.update(streamed, grads)
-    runs = {NUMPY: Run(partial(numpy.update, copy, grads))}
+    runs = {NUMPY: Run(partial(internals.update_by_the_book(numpy), copy, grads))}
     for count in counts:
         use = partial(zdlfast.set_num_threads, count)
         runs[fast(count)] = Run(partial(ours.update, params, grads), use)
@@ -177,8 +177,9 @@ def one_array(sizes: list[int], dtypes: list[str]) -> list[Case]:
 
 COLUMNS = """\
 columns of the table:
-  NumPy      one optimizer.update(params, grads) of zdlfast.reference
-  1 thread   the same of zdlfast; next to it NumPy's time / zdlfast's time
+  NumPy      one update(params, grads) as the book writes it: the rule for each array in turn,
+             without the checks of zdlfast.reference
+  1 thread   optimizer.update(params, grads) of zdlfast; next to it NumPy's time / zdlfast's
   N threads  the same on all threads that zdlfast may use (ZDLFAST_NUM_THREADS)
   GB/s       bytes that have to be read and written / time, on all threads. Arrays that fit
              into the CPU's caches move faster than memory could.

@@ -1,5 +1,7 @@
 """Arrays as they come: any layout, alignment, byte order and dtype that NumPy takes."""
 
+import copy
+
 import numpy as np
 import pytest
 from table import assert_same_bits, assert_same_run
@@ -97,6 +99,17 @@ def test_every_layout_is_taken_by_the_kernels(rule, dtype, rng, layout, no_slow_
         rule.fast().update(draw(rng, dtype, layout), draw(rng, dtype, other_layout))
 
 
+def test_byte_swapped_arrays_of_every_size_give_the_bits_of_numpy(rule, dtype, simd, rng):
+    other = dtype.newbyteorder()
+    shapes = [(n,) for n in (*range(70), 511, 512, 513, 1025)] + [(3, n) for n in (1, 31, 200)]
+
+    def draw(layout):
+        return {shape: layout(rng.standard_normal(shape).astype(other)) for shape in shapes}
+
+    for layout in (lambda x: x, unaligned, strided, reversed_in_memory):
+        train_both(rule, draw(layout), [draw(layout), draw(lambda x: x)])
+
+
 @pytest.mark.parametrize("grad_dtype", ["f2", "f4", "f8", "i1", "u2", "i8", "?"])
 def test_mixed_dtypes_are_promoted_as_numpy_does(rule, simd, rng, grad_dtype):
     def gradient(n):
@@ -139,6 +152,75 @@ def test_gradients_are_broadcast(rule, dtype, rng, shape):
     train_both(rule, params, gradients)
     train_both(rule, params, [{"W": np.broadcast_to(dtype.type(0.5), (3, 4))}])
     train_both(rule, params, [{"W": 0.5}, {"W": 1}])
+
+
+ODD = {
+    "float16": ("f2", (3, 4), "f2", (3, 4)),
+    "longdouble": ("longdouble", (3, 4), "f8", (4,)),
+    "0-d float16": ("f2", (), "f2", ()),
+    "byte-swapped float16": (">f2", (7,), "<f2", (7,)),
+    "integer gradient": ("f4", (3, 4), "i8", (3, 4)),
+    "bool gradient": ("f8", (3, 4), "?", (3, 4)),
+    "float16 gradient": ("f4", (5,), "f2", (5,)),
+    "row": ("f8", (3, 4), "f8", (4,)),
+    "column": ("f4", (3, 4), "f4", (3, 1)),
+    "no dimension": ("f8", (3, 4), "f4", ()),
+    "empty": ("f2", (0, 4), "f2", (1, 4)),
+    "too many dimensions for kernels": ("f4", (1,) * 20 + (2,), "f4", (2,)),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_arrays_with_state_are_not_looked_at_by_python(rule, rng, monkeypatch, case):
+    param_dtype, shape, grad_dtype, grad_shape = ODD[case]
+
+    def gradient():
+        return {
+            "odd": np.array(3 * rng.standard_normal(grad_shape), grad_dtype),
+            "W": rng.standard_normal(9),
+        }
+
+    params = {"odd": np.array(rng.standard_normal(shape), param_dtype), "W": np.ones(9)}
+    fast, numpy = rule.fast(), rule.numpy()
+    expected, held = copy.deepcopy(params), params["odd"]
+    for step in range(4):
+        if step == 1:
+            monkeypatch.setattr(rule.fast, "_update_rest", None)
+        grads = gradient()
+        fast.update(params, grads)
+        numpy.update(expected, grads)
+        assert_same_run(fast, numpy, params, expected)
+        assert params["odd"] is held
+
+
+@pytest.mark.parametrize("value", [1.5, np.array(1.5), np.ones(3, "f2")], ids=str)
+def test_state_of_another_dtype_is_an_error_for_odd_entries_too(rule, value):
+    fast = rule.fast()
+    for _ in range(1 + rule.looks_first):
+        fast.update({"x": copy.copy(value)}, {"x": 0.5})
+    for slot in rule.slots:
+        held = getattr(fast, slot)
+        held["x"] = held["x"].astype(np.float32)
+        with pytest.raises(TypeError, match=rf"the state {slot}\['x'\] has dtype float32"):
+            fast.update({"x": value}, {"x": 0.5})
+        held["x"] = held["x"].astype(np.asarray(value).dtype)
+
+
+@pytest.mark.parametrize("taken", ["param", "state"])
+def test_odd_arrays_that_are_read_only_change_nothing(rule, rng, taken):
+    params = {"W": np.ones(9), "odd": np.ones(9, np.float16)}
+    grads = {"W": np.ones(9), "odd": rng.standard_normal(9).astype(np.float16)}
+    fast = rule.fast()
+    fast.update(params, grads)
+    if taken == "state" and not rule.slots:
+        pytest.skip("it has no state")
+    array = params["odd"] if taken == "param" else getattr(fast, rule.slots[-1])["odd"]
+    array.flags.writeable = False
+    before = copy.deepcopy((params, fast.state_dict()))
+    with pytest.raises(ValueError, match="read-only"):
+        fast.update(params, grads)
+    for now, then in zip((params, fast.state_dict()), before, strict=True):
+        assert repr(now) == repr(then)
 
 
 # NumPy 1 takes a 0-d float64 for a number where it meets arrays.

@@ -22,6 +22,7 @@ import zdlfast
 from bench import __main__ as command
 from bench import allocator, internals, libraries, plots, report, rule_libraries, updates, worker
 from bench import mpi as launcher
+from bench.equality import differences
 from bench.internals import BOOK, RULES
 from bench.jobs import (
     compare_builds,
@@ -337,6 +338,23 @@ def test_what_memory_is_too_short_for_is_skipped_with_a_message(monkeypatch, tmp
     printed = " ".join(capsys.readouterr().out.split())
     assert "784-50-100-10, Adam, float32: skipped, needs 0.0 GB of memory" in printed
     assert json.loads((tmp_path / "models.json").read_text())["results"] == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_numpy_as_the_book_writes_it_is_the_twin_without_its_checks(rule):
+    rng = np.random.default_rng(8)
+    twins = [internals.twin(rule)(), internals.twin(rule)()]
+    updates_of = [twins[0].update, internals.update_by_the_book(twins[1])]
+    drawn = {"W": rng.standard_normal((3, 5)), "b": rng.standard_normal(7)}
+    networks = [drawn, {key: value.copy() for key, value in drawn.items()}]
+    for _ in range(5):
+        grads = {key: rng.standard_normal(value.shape) for key, value in drawn.items()}
+        for update, params in zip(updates_of, networks, strict=True):
+            update(params, grads)
+    assert differences(*twins, *networks) == []
+    for name in (twins[0]._counter, *twins[0]._numbers):
+        if name is not None:
+            assert getattr(twins[0], name) == getattr(twins[1], name)
 
 
 def test_the_limit_moves_as_many_arrays_as_the_rule(dtype):

@@ -123,7 +123,9 @@ def test_numbers_are_replaced_in_the_container(rule, number):
 
 
 @pytest.mark.parametrize("kind", [dict, list])
-@pytest.mark.parametrize("number", [float, np.float64, np.array])
+@pytest.mark.parametrize(
+    "number", [float, np.float64, np.float32, np.float16, np.longdouble, np.array]
+)
 def test_numbers_with_state_are_not_looked_at_by_python(rule, rng, monkeypatch, kind, number):
     fast, numpy = rule.fast(), rule.numpy()
 

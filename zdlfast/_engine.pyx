@@ -106,7 +106,9 @@ cdef extern from "numpy/arrayobject.h":
     ctypedef struct PyArray_Descr:
         PyTypeObject *typeobj
     PyTypeObject PyArray_Type
-    enum: NPY_FLOAT, NPY_DOUBLE, NPY_UINT8, NPY_UINT16, NPY_USERDEF
+    PyTypeObject PyDoubleArrType_Type, PyFloatArrType_Type       # np.float64, np.float32
+    PyTypeObject PyHalfArrType_Type, PyLongDoubleArrType_Type
+    enum: NPY_FLOAT, NPY_DOUBLE, NPY_LONGDOUBLE, NPY_HALF, NPY_UINT8, NPY_UINT16, NPY_USERDEF
     enum: NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE
     enum: NPY_KEEPORDER
     bint PyArray_Check(PyObject *value) nogil
@@ -201,7 +203,6 @@ cdef enum:
 # What nearly every array has; others of the same type are told apart more slowly.
 cdef PyArray_Descr *float32 = PyArray_DescrFromType(NPY_FLOAT)
 cdef PyArray_Descr *float64 = PyArray_DescrFromType(NPY_DOUBLE)
-cdef void *float64_type = <PyObject *>np.float64
 cdef void *memmap_type = <PyObject *>np.memmap
 cdef int bfloat16_type = -1     # the number that NumPy has for it, once it was met
 

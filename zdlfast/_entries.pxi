@@ -4,8 +4,8 @@
 cdef enum:
     USUAL           # a kernel takes it
     FRESH           # a kernel will, once there is state
-    NUMBER          # its rule in Python does, and there is nothing to check before it
-    ODD             # NumPy does
+    SIMPLE          # its rule in Python does, and nothing has to be checked or converted for it
+    ODD             # NumPy does, after a closer look
     FROZEN          # nothing: its gradient is None
 
 cdef struct Entry:
@@ -98,25 +98,67 @@ cdef inline bint is_array(PyObject *value) noexcept:
     return PyArray_CheckExact(value) or Py_TYPE(value) == memmap_type
 
 
-cdef bint is_number(const Entry *entry, int count) noexcept:
-    """Whether an entry is a number of float64 or a 0-d array, its gradient a number of float64.
+cdef inline bint is_real(PyObject *value) noexcept:
+    """Whether a value is a number of Python's or NumPy's float types."""
+    cdef void *kind = Py_TYPE(value)
+    return (
+        is_float(value) or kind == &PyDoubleArrType_Type or kind == &PyFloatArrType_Type
+        or kind == &PyHalfArrType_Type or kind == &PyLongDoubleArrType_Type
+    )
 
-    And all state is there, in full.
+
+cdef inline bint holds_floats(PyObject *value) noexcept:
+    """Whether a value is an exact array of one of NumPy's float types."""
+    cdef int kind
+    if not PyArray_CheckExact(value):
+        return False
+    kind = PyArray_TYPE(<PyArrayObject *>value)
+    return NPY_FLOAT <= kind <= NPY_LONGDOUBLE or kind == NPY_HALF
+
+
+cdef bint is_simple(const Entry *entry, int count) noexcept:
+    """Whether the rule in Python can be given an odd entry as it is.
+
+    That is: floats of whatever type, a gradient that may be of integers and broadcast, and all
+    state of the parameter's own shape and type, in full.
     """
+    cdef PyArrayObject *param = <PyArrayObject *>entry.values[0]
     cdef PyArrayObject *array
-    cdef int i, needed = NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE
-    for i in range(count):
+    cdef int i, axis, kind, shift, ndim = 0, of_state = NPY_DOUBLE
+    if holds_floats(entry.values[0]):
+        ndim, of_state = PyArray_NDIM(param), PyArray_TYPE(param)
+        if entry.group.encodes or not PyArray_FLAGS(param) & NPY_ARRAY_WRITEABLE:
+            return False
+    elif not is_real(entry.values[0]):
+        return False
+    elif not is_float(entry.values[0]):
+        of_state = -1       # any: a NumPy scalar may become one of a wider type
+    for i in range(1, count):
         array = <PyArrayObject *>entry.values[i]
-        if i < 2 and (is_float(<PyObject *>array) or Py_TYPE(<PyObject *>array) == float64_type):
+        if array == NULL:
+            return False
+        if i == 1 and is_real(entry.values[1]):
             continue
-        if (
-            i == 1 or array == NULL or not PyArray_CheckExact(<PyObject *>array)
-            or PyArray_DESCR(array) != float64 or PyArray_NDIM(array) != 0
-            or PyArray_FLAGS(array) & needed != needed
+        if not PyArray_CheckExact(entry.values[i]):
+            return False
+        kind = PyArray_TYPE(array)
+        if i == 1:
+            if kind > NPY_LONGDOUBLE and kind != NPY_HALF:
+                return False
+        elif (
+            not PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE or not holds_floats(entry.values[i])
+            or (of_state >= 0 and kind != of_state)
         ):
             return False
-    return not (
-        is_array(entry.values[0]) and entry.group.encodes and entry.group.min_size <= 1)
+        shift = ndim - PyArray_NDIM(array)
+        if shift < 0 or (i > 1 and shift > 0):
+            return False
+        for axis in range(PyArray_NDIM(array)):
+            if PyArray_DIM(array, axis) != PyArray_DIM(param, axis + shift) and (
+                i > 1 or PyArray_DIM(array, axis) != 1
+            ):
+                return False
+    return True
 
 
 cdef inline bint is_plain(Entry *entry, int count) noexcept:
@@ -176,8 +218,18 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
     return True
 
 
-cdef int classify(Entry *entry, int count) except -1:
+cdef inline int classify(Entry *entry, int count) except -1:
     """Say what is to be done with an entry, and fill in what a kernel needs. Changes nothing."""
+    if is_plain(entry, count):
+        return 0
+    look_closer(entry, count)
+    if entry.path == ODD and is_simple(entry, count):
+        entry.path = SIMPLE
+    return 0
+
+
+cdef int look_closer(Entry *entry, int count) except -1:
+    """Do what `classify` does for an entry that is not plain, and call simple ones odd."""
     cdef PyArrayObject **arrays = <PyArrayObject **>entry.values
     cdef Layout[MAX_ARRAYS] layouts
     cdef int ndim, axis, i, flags, wide, kind
@@ -185,8 +237,6 @@ cdef int classify(Entry *entry, int count) except -1:
     cdef bint native = True, complete = True
     cdef Py_ssize_t n = 1
     cdef Py_ssize_t *shape
-    if is_plain(entry, count):
-        return 0
     for i in range(2, count):
         if entry.values[i] == Py_None:
             entry.values[i] = NULL
@@ -194,9 +244,6 @@ cdef int classify(Entry *entry, int count) except -1:
     entry.strides, entry.coding = NULL, NULL
     if entry.values[1] == Py_None:
         entry.path = FROZEN if entry.group.none_freezes else ODD
-        return 0
-    if is_number(entry, count):
-        entry.path = NUMBER
         return 0
     entry.path = ODD
     entry.coding = find_coding(entry.values, count)
@@ -390,7 +437,7 @@ cdef bint odd_shares_memory(const Entry *entries, Py_ssize_t count) noexcept nog
     cdef Py_ssize_t k, j, size = 0
     cdef int i
     for k in range(count):
-        if entries[k].path != ODD and entries[k].path != NUMBER:
+        if entries[k].path != ODD and entries[k].path != SIMPLE:
             continue
         for i in range(pieces(&entries[k])):
             if extent_of(&entries[k], i, &other):
@@ -540,9 +587,11 @@ cdef PyObject *zeros_in(PyObject *memory, Py_ssize_t place, PyArrayObject *param
 cdef object one_element(PyArrayObject *array):
     """A view of a 0-d array that has one dimension."""
     cdef Py_ssize_t n = 1
+    cdef PyArray_Descr *dtype = PyArray_DESCR(array)
+    Py_INCREF(<PyObject *>dtype)    # which NumPy takes
     cdef object view = <object>PyArray_NewFromDescr(
-        &PyArray_Type, native_dtype(array), 1, &n, NULL, PyArray_BYTES(array), NPY_ARRAY_WRITEABLE,
-        NULL,
+        &PyArray_Type, dtype, 1, &n, NULL, PyArray_BYTES(array),
+        PyArray_FLAGS(array) & NPY_ARRAY_WRITEABLE, NULL,
     )
     Py_DECREF(<PyObject *>view)     # of which `view` is the owner now
     Py_INCREF(<PyObject *>array)

@@ -90,6 +90,11 @@ ctypedef void (*Encode)(
     Py_ssize_t n, bint stochastic, uint32_t key
 ) noexcept nogil
 
+# Copies elements of 2, 4 or 8 bytes, and reverses the bytes of each; in place if both are one.
+ctypedef void (*SwapBytes)(
+    int itemsize, const void *source, void *target, Py_ssize_t n
+) noexcept nogil
+
 ctypedef struct Kernels:
     Rule rules[MAX_RULES]
     Stage stage
@@ -97,3 +102,4 @@ ctypedef struct Kernels:
     Decode decode
     FindScales find_scales
     Encode encode
+    SwapBytes swap_bytes

@@ -19,7 +19,7 @@
 from cpython.pycapsule cimport PyCapsule_New
 from libc.float cimport DBL_MIN, FLT_MIN
 from libc.math cimport INFINITY, fabs, fabsf, pow, sqrt, sqrtf
-from libc.stdint cimport int32_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from zdlfast._kernels cimport (
@@ -539,6 +539,7 @@ cdef double square_sum(bint is_double, const void *g, Py_ssize_t n) noexcept nog
 
 
 include "_kernels_formats.pxi"
+include "_kernels_byteorder.pxi"
 
 
 # ------------------------------------------------------------------ the table
@@ -602,4 +603,5 @@ add(b"stream_3", 0, 3, 0, 0, stream_scalars, stream_3)
 
 kernels.stage, kernels.square_sum = stage, square_sum
 kernels.decode, kernels.find_scales, kernels.encode = decode, find_scales, encode
+kernels.swap_bytes = swap_bytes
 table = PyCapsule_New(&kernels, b"zdlfast.kernels", NULL)

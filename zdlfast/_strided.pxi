@@ -166,14 +166,19 @@ cdef void copy_block(
 cdef inline void copy_run(
     Word *buffer, char *element, Py_ssize_t stride, Py_ssize_t count, bint swapped, bint to_buffer
 ) noexcept nogil:
-    # A byte-swapped array is swapped where it lies contiguous: in the buffer.
-    if to_buffer:
+    # What is not contiguous is swapped where it is: in the buffer.
+    if swapped and stride == sizeof(Word):
+        if to_buffer:
+            kernels.swap_bytes(sizeof(Word), element, buffer, count)
+        else:
+            kernels.swap_bytes(sizeof(Word), buffer, element, count)
+    elif to_buffer:
         gather(buffer, element, stride, count)
         if swapped:
-            swap_bytes(buffer, count)
+            kernels.swap_bytes(sizeof(Word), buffer, buffer, count)
     else:
         if swapped:
-            swap_bytes(buffer, count)
+            kernels.swap_bytes(sizeof(Word), buffer, buffer, count)
         scatter(buffer, element, stride, count)
 
 
@@ -221,23 +226,3 @@ cdef inline void scatter(
         memcpy(element, buffer + k, sizeof(Word))
         element += stride
         k += 1
-
-
-cdef inline void swap_bytes(Word *words, Py_ssize_t count) noexcept nogil:
-    # Shifts of whole words, which compilers know as one instruction.
-    cdef Py_ssize_t k
-    cdef Word w
-    for k in range(count):
-        w = words[k]
-        if Word is uint16_t:
-            w = <uint16_t>((w >> 8) | (w << 8))
-        elif Word is uint32_t:
-            w = (w >> 24) | ((w >> 8) & <uint32_t>0xFF00) | ((w & <uint32_t>0xFF00) << 8) | (
-                w << 24)
-        else:
-            w = ((w & <uint64_t>0x00FF00FF00FF00FF) << 8) | (
-                (w >> 8) & <uint64_t>0x00FF00FF00FF00FF)
-            w = ((w & <uint64_t>0x0000FFFF0000FFFF) << 16) | (
-                (w >> 16) & <uint64_t>0x0000FFFF0000FFFF)
-            w = (w << 32) | (w >> 32)
-        words[k] = w

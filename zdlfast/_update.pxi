@@ -3,7 +3,7 @@
 # `OnKernels.update` does an update if every entry of it is usual: exact ndarrays of float32 or
 # float64 with their state, whose memory does not overlap within the entry, in dicts or lists.
 # Else it makes a `Batch` of the entries, with the state that is missing. If all that is odd of
-# them are numbers, these are given to their rule. Else nothing has changed, and
+# them is simple, it is given to the rule in Python. Else nothing has changed, and
 # `KernelOptimizer._update_rest` does the update with this batch, of which NumPy takes the odd
 # entries.
 
@@ -745,62 +745,65 @@ cdef class Batch:
     cdef object do_if_simple(self, params):
         """Do the whole update, if nothing in it needs Python's checks; else return the batch.
 
-        So it is if all is for kernels, but for numbers that share no memory and that nothing but
-        their rule changes.
+        So it is if all is for kernels, but for simple entries that share no memory with others
+        and that nothing but their rule changes.
         """
         cdef const Entry *entry
         cdef Rollback rollback
         cdef Py_ssize_t k
-        cdef bint numbers = False
+        cdef bint simple = False
         for k in range(self.size):
             entry = &self.entries[k]
-            numbers = numbers or entry.path == NUMBER
+            simple = simple or entry.path == SIMPLE
             if entry.path == ODD or (
-                entry.path == NUMBER and (entry.group.staged or entry.group.variant == SCALED)
+                entry.path == SIMPLE and (entry.group.staged or entry.group.variant == SCALED)
             ):
                 return self
-        if not numbers:
+        if not simple:
             return self.by_kernels()
         if self.optimizer.groups.asks() or odd_shares_memory(self.entries, self.size):
             return self
         rollback = Rollback()
         with rollback:
-            self.run_numbers(params, rollback)
+            self.run_simple(params, rollback)
             rollback.finish(self.finish, [])
         return None
 
-    cdef int run_numbers(self, params, Rollback rollback) except -1:
-        """Give numbers to the rule in Python: C's powers and warnings would not be Python's.
-
-        0-d arrays are changed through views of one element: see `_apply_0d` of _entries.py.
-        """
+    cdef int run_simple(self, params, Rollback rollback) except -1:
+        """Give simple entries to the rule in Python, as `zdlfast._entries.run` does."""
         cdef int count = table[self.optimizer.kernel.row].count
         cdef Entry *entry
+        cdef PyArrayObject *array
         cdef Py_ssize_t k
         cdef int i
-        cdef bint in_place
+        cdef bint in_place, as_views
         cdef list operands
-        cdef tuple results
+        cdef tuple held, results
         for k in range(self.size):
             entry = &self.entries[k]
-            if entry.path != NUMBER:
+            if entry.path != SIMPLE:
                 continue
-            in_place = is_array(entry.values[0])
+            in_place = PyArray_Check(entry.values[0])
+            as_views = in_place and PyArray_NDIM(<PyArrayObject *>entry.values[0]) == 0
             operands = []
             for i in range(self.count):
                 operand = <object>entry.values[i]
-                if i > 1 or (i == 0 and in_place):
-                    rollback.add_array(operand)
-                    if in_place:
-                        operand = one_element(<PyArrayObject *>entry.values[i])
+                array = <PyArrayObject *>entry.values[i]
+                if PyArray_Check(entry.values[i]):
+                    if i != 1:
+                        rollback.add_array(operand)
+                    if as_views and PyArray_NDIM(array) == 0:   # see `_apply_0d` of _entries.py
+                        operand = one_element(array)
                 operands.append(operand)
+            held = tuple(operands[2:self.count])
             for i in range(count):
                 operands.append(entry.group.scalars[FIRST_SCALAR + i])
             results = self.optimizer._rule(*operands)
-            if not in_place:
-                self.take_state(k, tuple(operands[2:self.count]), results[1:])
-                rollback.add(params, key_of(entry, k), operands[0])
-                params[key_of(entry, k)] = results[0]
+            if in_place:
+                continue
+            self.take_state(k, held, results[1:])
+            rollback.add(params, key_of(entry, k), operands[0])
+            params[key_of(entry, k)] = results[0]
         return 0
 
     cpdef bint refused(self, reading=None) except -1:
@@ -826,7 +829,7 @@ cdef class Batch:
         return None
 
     def odd(self, bint everything=False) -> list:
-        """What NumPy has to update, numbers too, entry by entry: what `make_entry` takes.
+        """What NumPy has to update, simple ones too, entry by entry: what `make_entry` takes.
 
         Parameters
         ----------
@@ -839,7 +842,7 @@ cdef class Batch:
         cdef int i
         for k in range(self.size):
             entry = &self.entries[k]
-            if entry.path == NUMBER or (everything and entry.path != FROZEN):
+            if entry.path == SIMPLE or (everything and entry.path != FROZEN):
                 entry.path = ODD
             if entry.path == ODD:
                 # No comprehension: without memory, Cython's gives up a reference too many.

@@ -34,7 +34,6 @@ class AdamW(Adam, rule="AdamW"):
     weight_decay, **options
         Those that every rule takes: see `zdlfast.Optimizer`. Weight decay is 0.01 here, and
         decoupled, if nothing else is said.
-        Those that every rule takes: see `zdlfast.Optimizer`.
 
     Attributes
     ----------
