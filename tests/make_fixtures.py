@@ -1,9 +1,9 @@
 """Write the state files and pickles of ``tests/fixtures``, and what is in the files.
 
-Those that begin with ``0.1.0`` were written by that version and stay as they are: later versions
-have to load them bit for bit. ``expected.json`` describes the objects that were saved, taken from
-memory and not from the files: bytes as hexadecimal digits, in C order. Files of another format
-come beside them, by the version that writes it::
+Each begins with the version that wrote it and stays as it is: later versions have to load them bit
+for bit. ``expected.json`` describes the objects that were saved, taken from memory and not from the
+files: bytes as hexadecimal digits, in C order. Files of another format come beside them, by the
+version that writes it::
 
     python tests/make_fixtures.py VERSION
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import zdlfast
-from zdlfast import reference
+from zdlfast import EncodedState, reference
 
 FOLDER = Path(__file__).parent / "fixtures"
 NUMBERS = ["lr", "momentum", "decay_rate", "beta1", "beta2", "eps", "iter"]
@@ -100,6 +100,22 @@ def fresh():
     return zdlfast.Adam(), None
 
 
+def eight_bits():
+    """State in 8 bits of more than a block, of less, and of none; with and without signs."""
+    params = {"W": np.linspace(-1, 1, 600), "b": np.ones((2, 3), np.float32), "e": np.ones((0, 2))}
+    optimizer = zdlfast.AdaBelief(state="8bit", state_min_size=1)
+    for _ in range(2):
+        optimizer.update(params, {key: np.cos(9 * param) for key, param in params.items()})
+    return optimizer, params
+
+
+def sixteen_bits():
+    params = [np.linspace(-1, 1, 9), np.ones((2, 3), np.float32)]
+    optimizer = zdlfast.Momentum(state="bfloat16", state_min_size=1, state_seed=7)
+    optimizer.update(params, [np.cos(9 * param) for param in params])
+    return optimizer, params
+
+
 def pickled():
     """An optimizer of each class, after two updates."""
     optimizers = []
@@ -113,11 +129,17 @@ def pickled():
     return optimizers
 
 
-CASES = [numbers, widened, in_a_list, keys, tied, special, fresh]
+CASES = {
+    "0.1.0": [numbers, widened, in_a_list, keys, tied, special, fresh],
+    "0.3.0": [eight_bits, sixteen_bits],
+}
 
 
 def described(value):
     """A value of parameters or state, as JSON can hold it."""
+    if isinstance(value, EncodedState):
+        arrays = [described(array) for array in value.arrays()]
+        return [value.format, value.dtype.name, list(value.shape), value.signed, arrays]
     if isinstance(value, np.ndarray | np.generic):
         kind = "array" if isinstance(value, np.ndarray) else "scalar"
         plain = value.astype(value.dtype.newbyteorder("<"))  # safetensors keep no byte order
@@ -152,12 +174,12 @@ def description(optimizer, params):
 
 def main(version):
     expected = {}
-    for case in CASES:
+    for case in CASES[version]:
         optimizer, params = case()
         expected[case.__name__] = description(optimizer, params)
         for ending in (".npz", ".safetensors"):
             zdlfast.save(FOLDER / f"{version}-{case.__name__}{ending}", optimizer, params)
-    for protocol in (0, 1):
+    for protocol in (0, 1) if version == "0.1.0" else ():
         content = pickle.dumps(pickled(), protocol)
         (FOLDER / f"{version}-protocol-{protocol}.pickle").write_bytes(content)
     (FOLDER / f"{version}-expected.json").write_text(json.dumps(expected, indent=1) + "\n")

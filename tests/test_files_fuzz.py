@@ -32,7 +32,19 @@ HOSTILE = [
     *(0, 1, -1, 2**31, 2**62, 2**63, -(2**63), 2**64, 10**30, 10**400, 1.5, 1e308),
     *(float("nan"), float("inf"), True, False, None),
     *("", "\0", "v.0", "memory.0", "params.0", "<f8", "|O", "f8,f8", "\ud800", "x" * 5000),
-    *([], {}, [[]], [0], [2**62, 2**62], [-8], ["a"], [None] * 70, {"a": {}}, {"array": "v.0"}),
+    *(
+        [],
+        {},
+        [[]],
+        [0],
+        [2**62, 2**62],
+        [2**40],
+        [-8],
+        ["a"],
+        [None] * 70,
+        {"a": {}},
+        {"array": "v.0"},
+    ),
 ]
 MANIFESTS = [
     "[" * 50_000,
@@ -412,6 +424,58 @@ def test_one_array_for_many_keys_is_not_copied_for_each(saved):
     tracemalloc.start()
     try:
         assert load_forged(saved, forged(saved.suffix, manifest, arrays))
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(params=ENDINGS)
+def encoded(request, tmp_path):
+    """The file of an optimizer with state in 8 bits."""
+    params, optimizer = {"a": np.ones(100_000)}, zdlfast.Momentum(state="8bit")
+    optimizer.update(params, params)
+    path = tmp_path / f"a{request.param}"
+    zdlfast.save(path, optimizer, params)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "text"),
+    [
+        ("shape", [2**40], "codes of the encoded state v['a'] do not fit 8bit of the shape"),
+        ("shape", [10**30], "do not fit"),
+        ("shape", [2**20] * 40, "do not fit"),
+        ("shape", [0], "do not fit"),
+        ("shape", [1.0], "has the shape [1.0]"),
+        ("format", "bfloat16", "codes of the encoded state v['a'] do not fit bfloat16"),
+        ("format", "4bit", "has format '4bit', expected one of"),
+        ("dtype", "float16", "has dtype 'float16', expected one of"),
+        ("signed", 1, "must be a bool, got 1"),
+        ("scales", "v.0.codes", "'v.0.scales' is unknown to its manifest"),
+    ],
+)
+def test_forged_state_in_few_bits_is_told_before_memory_is_taken(encoded, part, value, text):
+    manifest, arrays = parts(encoded)
+    manifest["state"]["v"]["entries"][0]["encoded"][part] = value
+    tracemalloc.start()
+    try:
+        assert load_forged(encoded, forged(encoded.suffix, manifest, arrays)) is None
+        with pytest.raises(ValueError, match=re.escape(text)):
+            zdlfast.load(encoded)
+    finally:
+        tracemalloc.stop()
+
+
+def test_codes_for_many_keys_are_told_because_they_would_be_copied_for_each(encoded):
+    manifest, arrays = parts(encoded)
+    (entry,) = manifest["state"]["v"]["entries"]
+    manifest["state"]["v"]["entries"] = [{**entry, "key": f"{n}"} for n in range(200)]
+    tracemalloc.start()
+    try:
+        assert load_forged(encoded, forged(encoded.suffix, manifest, arrays)) is None
+        with pytest.raises(
+            ValueError, match=r"'v\.0\.codes' of encoded state belongs to something"
+        ):
+            zdlfast.load(encoded)
     finally:
         tracemalloc.stop()
 

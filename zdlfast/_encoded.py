@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64  # bytes, of a cache line
 _DTYPES = {name: np.dtype(name) for name in ("float32", "float64")}
 _CODES = {"8bit": np.dtype(np.uint8), "bfloat16": np.dtype(np.uint16)}
+_SCALE = np.dtype(np.float32)
 
 
 class EncodedState:
@@ -78,12 +79,11 @@ class EncodedState:
     @classmethod
     def zeros(cls, format: str, dtype: Any, shape: tuple[int, ...], signed: bool) -> Self:
         """Fresh state."""
-        n = math.prod(shape)
-        if format == "bfloat16":
-            return cls(format, dtype, shape, signed, _zeros(n, np.uint16), None)
-        n = formats.blocks_of(n) * formats.BLOCK
-        scales = _zeros(n // formats.GROUP, np.float32)
-        return cls(format, dtype, shape, signed, _zeros(n, np.uint8), scales)
+        codes, scales = _lengths(format, shape)
+        return cls(
+            format, dtype, shape, signed, _zeros(codes, _CODES[format]),
+            None if scales is None else _zeros(scales, np.float32),
+        )  # fmt: skip
 
     @classmethod
     def of(cls, array: NDArray[Any], format: str, signed: bool) -> Self:
@@ -166,30 +166,27 @@ class EncodedState:
             raise ValueError(f"the encoded state {name} has the shape {shape!r}")
         if not isinstance(signed, bool):
             raise TypeError(f"signed of the encoded state {name} must be a bool, got {signed!r}")
-        expected = cls.zeros(parts["format"], parts["dtype"], tuple(shape), signed)
-        for key in ("codes", "scales"):
-            given, own = parts[key], getattr(expected, key)
-            if own is None and given is None:
-                continue
-            if own is None or not is_same_kind(given, own):
+        format, shape = parts["format"], tuple(shape)
+        # Before anything is allocated: a damaged file may have any shape.
+        codes, scales = _lengths(format, shape)
+        for key, dtype, length in (("codes", _CODES[format], codes), ("scales", _SCALE, scales)):
+            if not _is_memory(parts[key], dtype, length):
                 raise ValueError(
-                    f"{key} of the encoded state {name} do not fit {parts['format']} of the shape "
-                    f"{tuple(shape)}"
+                    f"{key} of the encoded state {name} do not fit {format} of the shape {shape}"
                 )
-            own[...] = given
-        return expected
+        made = cls.zeros(format, parts["dtype"], shape, signed)
+        for key in ("codes", "scales")[: len(made.arrays())]:
+            getattr(made, key)[...] = parts[key]
+        return made
 
     def is_whole(self) -> bool:
         """Whether its arrays are as its format, dtype and shape have them."""
         if self.format not in _CODES:
             return False
-        try:
-            like = type(self).zeros(self.format, self.dtype, self.shape, self.signed)
-        except (TypeError, ValueError):
-            return False
+        codes, scales = _lengths(self.format, self.shape)
         return (
-            is_same_kind(self.codes, like.codes)
-            and (self.scales is like.scales is None or is_same_kind(self.scales, like.scales))
+            _is_memory(self.codes, _CODES[self.format], codes)
+            and _is_memory(self.scales, _SCALE, scales)
             and all(array.flags.writeable for array in self.arrays())
         )
 
@@ -197,13 +194,23 @@ class EncodedState:
         return f"EncodedState({self.format!r}, {self.dtype}, {self.shape}, {self.nbytes} bytes)"
 
 
-def is_same_kind(array: Any, like: Any) -> bool:
-    """Whether a value is a contiguous array with the dtype and shape of another one."""
+def _lengths(format: str, shape: tuple[int, ...]) -> tuple[int, int | None]:
+    """How many codes state of a shape has, and how many scales, if any."""
+    n = math.prod(shape)
+    if format == "bfloat16":
+        return n, None
+    n = formats.blocks_of(n) * formats.BLOCK
+    return n, n // formats.GROUP
+
+
+def _is_memory(array: Any, dtype: np.dtype[Any], length: int | None) -> bool:
+    """Whether a value is a contiguous array of this dtype and length; None if that is None."""
+    if length is None:
+        return array is None
     return (
         type(array) is np.ndarray
-        and type(like) is np.ndarray
-        and array.dtype == like.dtype
-        and array.shape == like.shape
+        and array.dtype == dtype
+        and array.shape == (length,)
         and array.flags.c_contiguous
     )
 

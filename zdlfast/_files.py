@@ -9,6 +9,7 @@ import os
 import re
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +237,11 @@ def _restored(file: "_File", lr: Any) -> tuple["Optimizer", Any]:
     for array in sorted(stored ^ file.names):
         found = "missing" if array in stored else "unknown to its manifest"
         raise ValueError(f"the array {array!r} is {found}")
+    # All of these are copied: named often, a small file would take any amount of memory.
+    encoded = [array for entry in entries if "encoded" in entry for array in _arrays_of(entry)]
+    for array, count in Counter(encoded).items():
+        if count > 1 or array in views:
+            raise ValueError(f"the array {array!r} of encoded state belongs to something else too")
     arrays = {array: file.read(array) for array in file.names}
     for array, values in arrays.items():
         if values.dtype.kind not in _NUMBERS:
@@ -292,7 +298,7 @@ def _pack(
         elif isinstance(value, int | float):
             entry["number"] = value
         elif isinstance(value, dict) and what != "params":
-            entry["encoded"] = _pack_encoded(f"{what}.{i}", value, arrays)
+            entry["encoded"] = _pack_encoded(f"{what}.{i}", value, arrays, names)
         else:
             raise TypeError(
                 f"{what}[{key!r}] must be an array or a number, got {type(value).__name__}"
@@ -302,14 +308,19 @@ def _pack(
 
 
 def _pack_encoded(
-    name: str, parts: dict[str, Any], arrays: dict[str, np.ndarray]
+    name: str,
+    parts: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    names: dict[int, tuple[str, Any]],
 ) -> dict[str, Any]:
     """Encoded state for the manifest: its arrays are put aside, and their names are in it."""
     packed = dict(parts)
     for part in _ENCODED:
-        if parts[part] is not None:
+        if (array := parts[part]) is not None:
             packed[part] = f"{name}.{part}"
-            arrays[packed[part]] = parts[part]
+            first, _ = names.setdefault(id(array), (packed[part], array))
+            # Each has memory of its own when it is loaded.
+            arrays[packed[part]] = array if first == packed[part] else array.copy()
     return packed
 
 

@@ -90,7 +90,7 @@ ctypedef void (*Encode)(
     Py_ssize_t n, bint stochastic, uint32_t key
 ) noexcept nogil
 
-# Copies elements of 2, 4 or 8 bytes, and reverses the bytes of each; in place if both are one.
+# Copies elements of 4 or 8 bytes, and reverses the bytes of each; in place if both are one.
 ctypedef void (*SwapBytes)(
     int itemsize, const void *source, void *target, Py_ssize_t n
 ) noexcept nogil

@@ -2,16 +2,13 @@
 # reversed by one instruction.
 
 ctypedef fused Bits:
-    uint16_t
     uint32_t
     uint64_t
 
 
 cdef void swap_bytes(int itemsize, const void *source, void *target, Py_ssize_t n) noexcept nogil:
     """Copy elements, aligned or not, and reverse the bytes of each; in place if both are one."""
-    if itemsize == 2:
-        swap_words(<const char *>source, <char *>target, n, <uint16_t>0)
-    elif itemsize == 4:
+    if itemsize == 4:
         swap_words(<const char *>source, <char *>target, n, <uint32_t>0)
     else:
         swap_words(<const char *>source, <char *>target, n, <uint64_t>0)
@@ -45,10 +42,9 @@ cdef inline void copy_swapped(
 
 cdef inline Bits swapped(Bits w) noexcept nogil:
     # Shifts of whole words, which compilers know as one instruction.
-    if Bits is uint16_t:
-        return <uint16_t>((w >> 8) | (w << 8))
     if Bits is uint32_t:
-        return (w >> 24) | ((w >> 8) & <uint32_t>0xFF00) | ((w & <uint32_t>0xFF00) << 8) | (w << 24)
+        w = ((w & <uint32_t>0x00FF00FF) << 8) | ((w >> 8) & <uint32_t>0x00FF00FF)
+        return (w << 16) | (w >> 16)
     w = ((w & <uint64_t>0x00FF00FF00FF00FF) << 8) | ((w >> 8) & <uint64_t>0x00FF00FF00FF00FF)
     w = ((w & <uint64_t>0x0000FFFF0000FFFF) << 16) | ((w >> 16) & <uint64_t>0x0000FFFF0000FFFF)
     return (w << 32) | (w >> 32)
