@@ -1,5 +1,12 @@
 """Fixtures that every test module may take: one rule, one dtype, one instruction set."""
 
+import os
+from contextlib import suppress
+
+# One thread for BLAS, in the processes that tests start too: what it computes here is small, and
+# its threads would wait by spinning, on the CPUs of other tests.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -29,6 +36,12 @@ def pytest_configure(config):
     same = config.getoption("examples") == EXAMPLES
     settings.register_profile("zdlfast", derandomize=same)
     settings.load_profile("zdlfast")
+    # Hypothesis draws constants of the modules that are imported by then, too: of none here, so
+    # that no example depends on which tests came before.
+    with suppress(ImportError):
+        from hypothesis.internal.conjecture import providers
+
+        providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_generate_tests(metafunc):
@@ -52,6 +65,14 @@ def simd(request):
     before = _engine.in_use()
     _engine.use(request.param)
     yield request.param
+    _engine.use(before)
+
+
+@pytest.fixture
+def simds():
+    """The instruction sets that this machine has: the test runs itself on one after the other."""
+    before = _engine.in_use()
+    yield _engine.available()
     _engine.use(before)
 
 

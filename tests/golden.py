@@ -231,10 +231,11 @@ def values(seed, kind, positive):
 
 def bits_of(array, kind):
     """The bytes of an array, with one pattern for all NaN."""
-    nan = struct.pack("<f" if kind is ctypes.c_float else "<d", float("nan"))
+    form = "f" if kind is ctypes.c_float else "d"
+    nan = struct.pack(f"<{form}", float("nan"))
     size = len(nan)
     data = bytearray(array)
-    for i, x in enumerate(array):
+    for i, x in enumerate(memoryview(bytes(data)).cast(form).tolist()):
         if x != x:
             data[i * size : (i + 1) * size] = nan
     return data

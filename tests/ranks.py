@@ -6,6 +6,7 @@ ranks, divided by their number, for an optimizer of its own.
 """
 
 import copy
+import itertools
 import signal
 import sys
 import threading
@@ -632,23 +633,22 @@ def errors_outside(folder):
     if SIZE == 1:
         return
 
-    def train(time, what, params):
+    def train(last, bad, what, params):
         with DataParallel(zdlfast.SGD()) as optimizer:
             for step in range(3):
-                if step == time % 3 and time % SIZE == RANK:
+                if (step, RANK) == (last, bad):
                     if what == "leaves":
                         return
                     raise what
                 optimizer.update(params, params)
 
-    for time in range(TIMES):
-        bad, here = time % SIZE, time % SIZE == RANK
-        params = {"W": np.ones(10)}
-        found = raised(train, time, ValueError("bad data"), params)
+    for last, bad in itertools.product(range(3), range(SIZE)):
+        here, params = bad == RANK, {"W": np.ones(10)}
+        found = raised(train, last, bad, ValueError("bad data"), params)
         assert found == ("ValueError", "bad data" if here else f"rank {bad}: bad data")
-        found = raised(train, time, KeyboardInterrupt("by hand"), params)
+        found = raised(train, last, bad, KeyboardInterrupt("by hand"), params)
         assert found == ("KeyboardInterrupt", "by hand" if here else f"rank {bad}: by hand")
-        found = raised(train, time, "leaves", params)
+        found = raised(train, last, bad, "leaves", params)
         calls = "update on rank 0, but the end of the with block on rank"
         if bad == 0:
             calls = "the end of the with block on rank 0, but update on rank"

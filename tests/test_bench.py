@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -45,6 +46,7 @@ PNG = b"\x89PNG"
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """The same jobs, with less to do."""
+    monkeypatch.setitem(plots.STYLE, "savefig.dpi", 40)
     monkeypatch.setattr(training, "QUICK_STEPS", 5)
     monkeypatch.setattr(training, "ELEMENTS", [10, 100])
     monkeypatch.setattr(training, "SECONDS", 0.001)
@@ -71,6 +73,12 @@ def small(monkeypatch):
     monkeypatch.setattr(compare_builds, "QUICK_SECONDS", 0.001)
     monkeypatch.setattr(compare_builds, "RULES", ["SGD"])
     monkeypatch.setattr(compare_builds, "DTYPES", ["float32"])
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No picture is drawn: that takes longer than to measure, and other tests look at them."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: path.write_bytes(PNG))
 
 
 def bench(monkeypatch, folder, *args):
@@ -132,7 +140,7 @@ def test_it_prints_tables_and_saves_pictures_and_figures(monkeypatch, tmp_path, 
     assert saved["machine"]["cpu"] in text
 
 
-def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys):
+def test_training_alone_has_its_own_files(monkeypatch, tmp_path, capsys, undrawn):
     monkeypatch.setenv("COLUMNS", "80")
     assert bench(monkeypatch, tmp_path, "training") == 0
     printed = capsys.readouterr().out
@@ -195,7 +203,7 @@ def test_figures_are_saved_before_pictures_are_drawn(monkeypatch, tmp_path, caps
 
 
 @pytest.mark.parametrize("encoding", ["cp932", "ascii"])
-def test_what_a_terminal_cannot_show_is_replaced(monkeypatch, tmp_path, encoding):
+def test_what_a_terminal_cannot_show_is_replaced(monkeypatch, tmp_path, encoding, undrawn):
     raw = io.BytesIO()
     stdout = io.TextIOWrapper(raw, encoding, write_through=True)
     with monkeypatch.context() as patch:
@@ -502,7 +510,7 @@ def test_peers_are_compared_in_processes_of_their_own(monkeypatch, tmp_path, cap
     assert (tmp_path / "peers.png").read_bytes().startswith(PNG)
 
 
-def test_peers_are_compared_in_float64_too(monkeypatch, tmp_path, capsys):
+def test_peers_are_compared_in_float64_too(monkeypatch, tmp_path, capsys, undrawn):
     some = ["zdlfast", "NumPy"]
     monkeypatch.setattr(peers, "PEERS", {name: libraries.PEERS[name] for name in some})
     assert bench(monkeypatch, tmp_path, "peers", "--float64") == 0
@@ -932,7 +940,9 @@ def test_machine_adds_a_file_of_this_cpu_and_a_column(monkeypatch, tmp_path, cap
     assert about["trainings"] == {}
 
 
-def test_machine_adds_the_trainings_that_ran_here(monkeypatch, tmp_path, capsys, machines):
+def test_machine_adds_the_trainings_that_ran_here(
+    monkeypatch, tmp_path, capsys, machines, undrawn
+):
     assert bench(monkeypatch, tmp_path, "training") == 0
     (tmp_path / "training.json").rename(tmp_path / "bench.json")
     assert bench(monkeypatch, tmp_path, "machine", "--add") == 0

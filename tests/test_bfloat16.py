@@ -19,7 +19,7 @@ from table import (
 )
 
 import zdlfast
-from zdlfast import _bfloat16, reference
+from zdlfast import _bfloat16, _engine, reference
 from zdlfast._encoded import EncodedState
 
 bfloat16 = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
@@ -66,28 +66,32 @@ def draw(rng, dtype, sizes=SIZES):
     return {f"p{n}": rng.standard_normal(n).astype(dtype) for n in sizes}
 
 
-def run_both(rule, options, params, gradients):
-    """Both twins over the same parameters; returns the kernels' optimizer and parameters."""
-    fast, numpy = both(rule, options)
-    ours, theirs = params, copies(params)
+def run_both(rule, options, params, gradients, simds=None):
+    """Both twins from the same parameters, the kernels' on each of these instruction sets.
+
+    Returns the kernels' optimizer and parameters.
+    """
+    numpy, theirs = both(rule, options)[1], copies(params)
+    runs = [(simd, both(rule, options)[0], copies(params)) for simd in simds or [_engine.in_use()]]
     for step, grads in enumerate(gradients):
-        with zdlfast.threads(1 + step):
-            fast.update(ours, grads)
         numpy.update(theirs, grads)
-        assert_same_run(fast, numpy, ours, theirs)
-        assert fast.last == numpy.last
+        for simd, fast, ours in runs:
+            _engine.use(simd)
+            with zdlfast.threads(1 + step):
+                fast.update(ours, grads)
+            assert_same_run(fast, numpy, ours, theirs, simd)
+            assert fast.last == numpy.last
     return fast, ours
 
 
 # ------------------------------------------------------------------ the same bits
 
 
-@pytest.mark.usefixtures("simd")
-@pytest.mark.parametrize("rule", KINDS, ids=lambda row: row.name, indirect=True)
+@pytest.mark.each_kind
 @pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
-def test_parameters_and_state_are_those_of_numpy(rule, options, rng, dtypes):
+def test_parameters_and_state_are_those_of_numpy(rule, options, simds, rng, dtypes):
     grads = [draw(rng, dtypes[1]) for _ in range(3)]
-    run_both(rule, options, draw(rng, dtypes[0]), grads)
+    run_both(rule, options, draw(rng, dtypes[0]), grads, simds)
 
 
 def test_every_rule_takes_them(rule, options, rng):
@@ -106,12 +110,11 @@ ALL_OPTIONS = {
 }
 
 
-@pytest.mark.usefixtures("simd")
-def test_all_tails_of_a_block(options, rng):
+def test_all_tails_of_a_block(options, simds, rng):
     (adam,) = (row for row in KINDS if row.name == "Adam")
     sizes = range(514)
     grads = [draw(rng, bfloat16, sizes)]
-    run_both(adam, {**options, "state_min_size": 0}, draw(rng, bfloat16, sizes), grads)
+    run_both(adam, {**options, "state_min_size": 0}, draw(rng, bfloat16, sizes), grads, simds)
 
 
 @pytest.mark.each_kind

@@ -70,6 +70,12 @@ def assert_import_gives_the_fast_classes(tmp_path, folder, form):
 @pytest.mark.parametrize("form", IMPORTS)
 def test_every_import_gives_the_fast_classes(tmp_path, form):
     assert_import_gives_the_fast_classes(tmp_path, "the book's package", form)
+
+
+@pytest.mark.parametrize("form", ["star", "module as"])
+def test_the_option_reference_gives_the_rules_in_numpy(tmp_path, form):
+    write(tmp_path, FOLDERS["the book's package"])
+    write(tmp_path, {"train.py": IMPORTS[form] + "\nprint(cls.__module__)"})
     done = run("--reference", "train.py", cwd=tmp_path)
     assert done.stdout.strip() == "zdlfast.reference", done.stderr
 
@@ -182,8 +188,8 @@ def test_a_link_runs_in_the_folder_of_its_file(tmp_path):
 def test_two_dashes_after_the_script_are_the_scripts(tmp_path):
     write(tmp_path, {"show.py": "import sys; print(sys.argv[1:])"})
     for args in (["--", "a"], ["--", "--", "x"], ["--reference", "--"], ["-h"]):
-        for own in ([], ["--reference"]):
-            assert run(*own, tmp_path / "show.py", *args).stdout.strip() == str(args)
+        assert run(tmp_path / "show.py", *args).stdout.strip() == str(args)
+    assert run("--reference", tmp_path / "show.py", "--", "a").stdout.strip() == "['--', 'a']"
 
 
 def test_a_missing_script_is_reported_as_by_python(tmp_path):

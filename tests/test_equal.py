@@ -1,8 +1,10 @@
 """The promise: every bit of parameters and state equals the NumPy twin's."""
 
+import copy
+
 import numpy as np
 import pytest
-from table import assert_same_bits, assert_same_run
+from table import assert_same_bits, assert_same_run, copies
 
 from zdlfast import _engine
 
@@ -23,35 +25,46 @@ def values(rng, n, dtype):
     return x.astype(dtype)
 
 
-def train_both(rule, params, gradients, **options):
-    """Run the same steps through both classes, from copies, and compare at every step."""
-    fast, numpy = rule.fast(**options), rule.numpy(**options)
-    expected = {key: value.copy() for key, value in params.items()}
+def train_both(rule, params, gradients, simds, **options):
+    """Run the same steps through both classes, on each instruction set, and compare every step.
+
+    All start from what is in `params`, and leave there what the last one made of it.
+    """
+    numpy, start, expected = rule.numpy(**options), copies(params), copies(params)
+    steps = []
     for step, grads in enumerate(gradients):
-        fast.lr = numpy.lr = learning_rate(step)
-        before = {key: value.copy() for key, value in grads.items()}
-        fast.update(params, grads)
-        numpy.update(expected, before)
-        assert_same_run(fast, numpy, params, expected)
-        for key in grads:
-            assert_same_bits(grads[key], before[key], f"grads[{key!r}] was changed")
+        numpy.lr = learning_rate(step)
+        numpy.update(expected, copies(grads))
+        steps.append(copy.deepcopy((numpy, expected)))
+    before = [copies(grads) for grads in gradients]
+    for simd in simds:
+        _engine.use(simd)
+        fast = rule.fast(**options)
+        for key, value in start.items():
+            params[key][...] = value
+        for step, grads in enumerate(gradients):
+            fast.lr = learning_rate(step)
+            fast.update(params, grads)
+            assert_same_run(fast, steps[step][0], params, steps[step][1], simd)
+            for key in grads:
+                assert_same_bits(grads[key], before[step][key], f"grads[{key!r}] was changed")
 
 
-def test_every_size_gives_the_bits_of_numpy(rule, dtype, simd, rng):
+def test_every_size_gives_the_bits_of_numpy(rule, dtype, simds, rng):
     params = {f"W{n}": values(rng, n, dtype) for n in SIZES}
     gradients = [{k: values(rng, p.size, dtype) for k, p in params.items()} for _ in range(STEPS)]
-    train_both(rule, params, gradients)
+    train_both(rule, params, gradients, simds)
     assert np.abs(params["W70"]).max() > 0
 
 
-def test_large_arrays_give_the_bits_of_numpy(rule, dtype, simd, rng):
+def test_large_arrays_give_the_bits_of_numpy(rule, dtype, simds, rng):
     """tests/test_threads.py has larger ones, with one rule of each kind."""
     n = 100_003
     params = {"W": values(rng, n, dtype)}
-    train_both(rule, params, [{"W": values(rng, n, dtype)} for _ in range(2)])
+    train_both(rule, params, [{"W": values(rng, n, dtype)} for _ in range(2)], simds)
 
 
-def test_every_start_within_a_cache_line_gives_the_bits_of_numpy(rule, dtype, simd, rng):
+def test_every_start_within_a_cache_line_gives_the_bits_of_numpy(rule, dtype, simds, rng):
     def at(offset, data):
         buffer = np.zeros(data.size + 16, dtype)
         buffer[offset : offset + data.size] = data
@@ -66,21 +79,21 @@ def test_every_start_within_a_cache_line_gives_the_bits_of_numpy(rule, dtype, si
         {k: at(shifts[k], values(rng, p.size, dtype)) for k, p in params.items()}
         for _ in range(STEPS)
     ]
-    train_both(rule, params, gradients)
+    train_both(rule, params, gradients, simds)
 
 
-def test_all_options_reach_the_kernels(rule, dtype, simd, rng):
+def test_all_options_reach_the_kernels(rule, dtype, simds, rng):
     params = {"W": values(rng, 100, dtype)}
     gradients = [{"W": values(rng, 100, dtype)} for _ in range(STEPS)]
     default = {"W": params["W"].copy()}
-    train_both(rule, default, gradients)
-    train_both(rule, params, gradients, **rule.options)
+    train_both(rule, default, gradients, simds)
+    train_both(rule, params, gradients, simds, **rule.options)
     if len(rule.options) > 1:
         assert not np.array_equal(params["W"], default["W"])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's own, of inf and NaN
-def test_special_values_give_the_results_of_numpy(rule, dtype, simd):
+def test_special_values_give_the_results_of_numpy(rule, dtype, simds):
     info = np.finfo(dtype)
     special = np.array(
         [0.0, -0.0, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny, -info.tiny,
@@ -89,14 +102,14 @@ def test_special_values_give_the_results_of_numpy(rule, dtype, simd):
     )  # fmt: skip
     params = {"W": np.repeat(special, special.size)}
     grads = {"W": np.tile(special, special.size)}
-    train_both(rule, params, [grads, {"W": grads["W"][::-1].copy()}, grads])
+    train_both(rule, params, [grads, {"W": grads["W"][::-1].copy()}, grads], simds)
 
 
-def test_dead_gradients_leave_the_subnormals_of_numpy(rule, dtype, simd):
+def test_dead_gradients_leave_the_subnormals_of_numpy(rule, dtype, simds):
     params = {"W": np.full(37, 0.5, dtype)}
     alive = {"W": np.full(37, np.finfo(dtype).tiny * 8, dtype)}
     dead = {"W": np.zeros(37, dtype)}
-    train_both(rule, params, [alive] + [dead] * 60)
+    train_both(rule, params, [alive] + [dead] * 60, simds)
 
 
 def test_all_instruction_sets_give_the_same_bits(rule, dtype, rng):

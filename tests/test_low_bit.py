@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 from table import (
+    KINDS,
     RULES,
     assert_neither_start_nor_cuts_nor_threads_change_a_bit,
     assert_same_bits,
@@ -18,7 +19,7 @@ from table import (
 )
 
 import zdlfast
-from zdlfast import _formats, reference
+from zdlfast import _engine, _formats, reference
 from zdlfast._encoded import EncodedState
 
 FORMATS = [
@@ -58,40 +59,38 @@ def still(make, **options):
 # ------------------------------------------------------------------ the same bits
 
 
-def assert_equal_training(rule, options, rng, dtype, grad_dtype, sizes):
-    fast, numpy = both(rule, options)
-    ours = draw(rng, dtype, sizes)
-    theirs = copies(ours)
-    for step in range(3):
+def assert_equal_training(rule, options, rng, dtypes, sizes, simds=None, steps=3):
+    """Both twins from the same parameters, the kernels' on each of these instruction sets."""
+    dtype, grad_dtype = dtypes
+    params = draw(rng, dtype, sizes)
+    numpy, theirs = both(rule, options)[1], copies(params)
+    runs = [(simd, both(rule, options)[0], copies(params)) for simd in simds or [_engine.in_use()]]
+    for step in range(steps):
         grads = draw(rng, grad_dtype, sizes)
-        with zdlfast.threads(1 + step):
-            fast.update(ours, grads)
         numpy.update(theirs, grads)
-        assert_same_run(fast, numpy, ours, theirs)
+        for simd, fast, ours in runs:
+            _engine.use(simd)
+            with zdlfast.threads(1 + step):
+                fast.update(ours, grads)
+            assert_same_run(fast, numpy, ours, theirs, simd)
 
 
-@pytest.mark.usefixtures("simd")
 @pytest.mark.each_kind
-def test_codes_scales_and_parameters_are_those_of_numpy(rule, options, rng):
-    for dtype, grad_dtype in ("ff", "fd", "df", "dd"):
-        assert_equal_training(rule, options, rng, dtype, grad_dtype, SIZES)
+def test_codes_scales_and_parameters_are_those_of_numpy(rule, options, simds, rng):
+    for dtypes in ("ff", "fd", "df", "dd"):
+        assert_equal_training(rule, options, rng, dtypes, SIZES, simds)
 
 
 def test_every_rule_may_have_its_state_in_few_bits(rule, rng):
     for options in FORMATS:
         every = {**options, "state_min_size": 0}
-        assert_equal_training(rule, every, rng, "f", "f", [33, 511, 513])
+        assert_equal_training(rule, every, rng, "ff", [33, 511, 513])
 
 
-@pytest.mark.usefixtures("simd")
-@pytest.mark.parametrize("dtype", ["f", "d"])
-def test_all_tails_of_a_block(options, rng, dtype):
-    fast, numpy = zdlfast.Adam(**options), reference.Adam(**options)
-    ours, grads = draw(rng, dtype, range(514)), draw(rng, dtype, range(514))
-    theirs = copies(ours)
-    fast.update(ours, grads)
-    numpy.update(theirs, grads)
-    assert_same_run(fast, numpy, ours, theirs)
+@pytest.mark.parametrize("dtypes", ["ff", "dd"])
+def test_all_tails_of_a_block(options, simds, rng, dtypes):
+    (adam,) = (row for row in KINDS if row.name == "Adam")
+    assert_equal_training(adam, options, rng, dtypes, range(514), simds, steps=1)
 
 
 @pytest.mark.each_kind

@@ -11,9 +11,8 @@ from process import python
 
 TESTS = Path(__file__).parent
 
-# Lets each allocation of an update, and of what loads and saves, fail, one after the other: of C,
-# of Python and of NumPy.
-EVERY_ALLOCATION = """
+# Lets each allocation fail, one after the other: of C, of Python and of NumPy.
+ATTEMPT = """
 import copy, ctypes, os, sys
 from pathlib import Path
 import numpy as np, zdlfast
@@ -38,6 +37,11 @@ def attempt(n, function, *others):
         except MemoryError:
             pass
 
+row = next(row for row in RULES if row.name == {rule!r})
+failures = 0
+"""
+
+OF_CHANGES = """
 def network(case):
     values = np.random.default_rng(0).standard_normal(200)
     cases = dict(
@@ -49,9 +53,7 @@ def network(case):
     )
     return cases[case]()
 
-row = next(row for row in RULES if row.name == {rule!r})
 zdlfast.set_num_threads(2)
-failures = 0
 for case in ("many", "strided", "slow", "list", "large"):
     for steps in (0, 1):
         grads = network(case)
@@ -74,14 +76,10 @@ for case in ("many", "strided", "slow", "list", "large"):
                 break
             failures += 1
 
-os.fsync = lambda file: None     # nobody pulls the plug here
-path = Path({folder!r}) / "a.npz"
-old, new, params = row.fast(lr=0.1), row.fast(lr=0.2), dict(W=np.ones(3), x=1.5)
-both, files = (new, old), []
+both, grads = (row.fast(lr=0.1), row.fast(lr=0.2)), dict(W=np.ones(3), x=1.5)
 for optimizer in both:
-    optimizer.update(copy.deepcopy(params), params)
-    zdlfast.save(path, optimizer, params)
-    files.append(path.read_bytes())
+    optimizer.update(copy.deepcopy(grads), grads)
+old, new = both
 state = new.state_dict()
 for n in range(1, 10_000):
     optimizer = copy.deepcopy(old)
@@ -91,6 +89,18 @@ for n in range(1, 10_000):
     if not came:
         break
     failures += 1
+print(failures)
+"""
+
+OF_SAVING = """
+os.fsync = lambda file: None     # nobody pulls the plug here
+path = Path({folder!r}) / "a.npz"
+old, new, params = row.fast(lr=0.1), row.fast(lr=0.2), dict(W=np.ones(3), x=1.5)
+files = []
+for optimizer in (new, old):
+    optimizer.update(copy.deepcopy(params), params)
+    zdlfast.save(path, optimizer, params)
+    files.append(path.read_bytes())
 for n in range(1, 10_000):
     came = attempt(n, lambda: zdlfast.save(path, new, params), Exception)
     assert path.read_bytes() in files, n
@@ -102,23 +112,40 @@ print(failures)
 """
 
 
-@pytest.mark.each_kind
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="stands in for glibc's malloc")
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python itself crashes without memory")
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
-def test_without_memory_a_change_is_whole_or_not_at_all(tmp_path, rule):
-    library = tmp_path / "no_memory.so"
-    subprocess.run(
-        ["gcc", "-O1", "-shared", "-fPIC", "-o", library, TESTS / "no_memory.c"], check=True
-    )
+@pytest.fixture(scope="module")
+def malloc(tmp_path_factory):
+    """A library with a malloc that fails when it is told to."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("stands in for glibc's malloc")
+    if sys.version_info >= (3, 12):
+        pytest.skip("Python itself crashes without memory")
+    if shutil.which("gcc") is None:
+        pytest.skip("needs a C compiler")
+    library = tmp_path_factory.mktemp("malloc") / "no_memory.so"
+    source = TESTS / "no_memory.c"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
+def failures(malloc, code, folder, rule):
+    """Run this code, which prints how many allocations failed in it."""
     done = python(
-        EVERY_ALLOCATION.format(tests=str(TESTS), folder=str(tmp_path), rule=rule.name),
-        LD_PRELOAD=str(library),
+        (ATTEMPT + code).format(tests=str(TESTS), folder=str(folder), rule=rule),
+        LD_PRELOAD=str(malloc),
         PYTHONMALLOC="malloc",
         OPENBLAS_NUM_THREADS="1",
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout) > 500
+    return int(done.stdout)
+
+
+@pytest.mark.each_kind
+def test_without_memory_a_change_is_whole_or_not_at_all(malloc, tmp_path, rule):
+    assert failures(malloc, OF_CHANGES, tmp_path, rule.name) > 150
+
+
+def test_without_memory_a_file_is_the_old_one_or_the_new_one(malloc, tmp_path):
+    assert failures(malloc, OF_SAVING, tmp_path, "Adam") > 500
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, limits the address space")

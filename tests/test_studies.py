@@ -19,10 +19,10 @@ from zdlfast.studies import __main__ as command
 from zdlfast.studies._study import Setup, label_ends, make_figure, running_median
 
 QUICK = {
-    "optimizers": {"QUICK_STEPS": 20, "QUICK_SEEDS": 2},
+    "optimizers": {"QUICK_STEPS": 5, "QUICK_SEEDS": 2},
     "modern_optimizers": {"QUICK_STEPS": 5},
     "minibatch": {"QUICK_STEPS": 30, "CHECKED": 20},
-    "initialization": {"QUICK_STEPS": 20},
+    "initialization": {"QUICK_STEPS": 5},
     "batchnorm": {"QUICK_EPOCHS": 1},
     "regularization": {"QUICK_EPOCHS": 3},
     "low_bit_state": {"QUICK_STEPS": 3},
@@ -338,7 +338,8 @@ def test_the_model_finds_the_maximum_of_the_example():
         assert upper[at] == upper.max()
 
 
-def test_trials_run_on_whatever_back_end_joblib_is_told():
+def test_trials_run_on_whatever_back_end_joblib_is_told(monkeypatch):
+    monkeypatch.setattr(hyperparameters, "QUICK_EPOCHS", 1)
     points = [{"lr": 0.1, "weight_decay": 0.0}] * 2
     trials = hyperparameters.run(Setup(quick=True), points)
     get_reusable_executor().shutdown(wait=True)  # of other tests: its processes end when idle
@@ -354,6 +355,8 @@ from dask.distributed import LocalCluster
 from zdlfast.studies import hyperparameters
 from zdlfast.studies import __main__ as command
 from zdlfast.studies._study import Setup
+
+hyperparameters.QUICK_EPOCHS = 1
 
 def points(cluster):
     for i in range(12):
@@ -377,8 +380,9 @@ if __name__ == "__main__":
 """
 
 
-def test_no_trial_is_lost_with_a_worker_of_a_cluster(tmp_path):
+def test_no_trial_is_lost_with_a_worker_of_a_cluster(monkeypatch, tmp_path):
     pytest.importorskip("distributed")
+    monkeypatch.setattr(hyperparameters, "QUICK_EPOCHS", 1)
     (tmp_path / "script.py").write_text(CLUSTER)
     done = subprocess.run(
         [sys.executable, "script.py", str(tmp_path / "out")],

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import pickle
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch_table import CASES, CLASSES, copies, fail_before_the_change, names_of
 
 import zdlfast  # noqa: E402
 import zdlfast.torch  # noqa: E402
+from zdlfast import _engine  # noqa: E402
 
 KEPT = [
     {},
@@ -103,10 +105,11 @@ def test_parameters_and_state_are_those_of_numpy(case, kept, kind):
                 assert_same_state(held, getattr(twin, slot)["W"])
 
 
-@pytest.mark.usefixtures("simd", "kernels_alone")
-def test_every_instruction_set_and_number_of_threads_has_the_same_bits(kept, kind):
+@pytest.mark.usefixtures("kernels_alone")
+def test_every_instruction_set_and_number_of_threads_has_the_same_bits(kept, kind, simds):
     found = []
-    for threads in (1, 2, 3):
+    for simd, threads in itertools.product(simds, (1, 2, 3)):
+        _engine.use(simd)
         random = torch.Generator().manual_seed(3)
         param = torch.nn.Parameter(torch.randn(300_001, generator=random).to(kind))
         optimizer = zdlfast.torch.Adam([param], **kept)

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from table import assert_same_bits
+from table import assert_same_run, copies
 
 import zdlfast
 from zdlfast import _engine
@@ -32,19 +32,24 @@ def tuning(request):
     _engine.set_tuning(before)
 
 
-def test_the_bits_are_those_of_numpy(rule, dtype, simd, tuning, rng):
+def test_the_bits_are_those_of_numpy(rule, dtype, simds, tuning, rng):
     shapes = {"a": (9,), "b": (1037,), "c": (40_001,), "d": (300, 41)}
-    params = {key: rng.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
-    expected = {key: value.copy() for key, value in params.items()}
-    fast, numpy = rule.fast(), rule.numpy()
+
+    def draw():
+        return {key: rng.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
+
+    expected, numpy = draw(), rule.numpy()
+    runs = [(simd, rule.fast(), copies(expected)) for simd in simds]
     for _ in range(3):
-        grads = {key: rng.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
+        grads = draw()
         grads["d"] = np.asfortranarray(grads["d"])
-        with zdlfast.threads(3):
-            fast.update(params, grads)
         numpy.update(expected, grads)
-    for key in params:
-        assert_same_bits(params[key], expected[key], key)
+        for simd, fast, params in runs:
+            _engine.use(simd)
+            with zdlfast.threads(3):
+                fast.update(params, grads)
+    for simd, fast, params in runs:
+        assert_same_run(fast, numpy, params, expected, simd)
 
 
 def test_all_numbers_are_set_at_once():
