@@ -407,7 +407,8 @@ def test_only_says_what_is_patched(tmp_path, names, patched):
         assert done.stdout.rstrip().endswith("['--only', 'book']")
         assert set(found[0].split()) == patched
         modules = {"book": "common.optimizer", "sklearn": "sklearn.neural_network"}
-        shown = " or ".join(modules.get(n, n) for n in adapters.FRAMEWORKS if n in patched)
+        *others, last = [modules.get(n, n) for n in adapters.FRAMEWORKS if n in patched]
+        shown = f"{', '.join(others)} or {last}" if others else last
         assert done.stderr == (
             f"zdlfast: this process never imported {shown}: the script's own code ran\n"
         )
