@@ -86,7 +86,7 @@ def test_the_step_count_is_a_whole_number(value):
 # ------------------------------------------------------------------ names that people bring along
 
 OF_ALL = (
-    "all optimizers take weight_decay, decoupled, maximize, clip_norm, clip_value, nonfinite, "
+    "all take weight_decay, decoupled, maximize, clip_norm, clip_value, nonfinite, "
     "flush_subnormals, state, state_min_size, state_rounding, state_seed, overrides"
 )
 HINTS = [
@@ -231,6 +231,15 @@ def test_what_torch_takes_first_is_told_beside_options_too(module):
         )
     with pytest.raises(TypeError, match=r"multiple values for argument 'lr'"):
         module.Adam(0.1, lr=0.2)
+
+    class Own(module.Adam):
+        def __init__(self, model, lr):
+            super().__init__(lr=lr)
+            self.model = model
+
+    assert Own([1, 2], lr=0.5).lr == 0.5
+    with pytest.raises(TypeError, match=r"Own has no option 'amsgrad': use zdlfast\.AMSGrad"):
+        Own([1, 2], lr=0.5, amsgrad=True)
 
 
 def test_a_tuple_of_betas_is_told(module):

@@ -1,7 +1,7 @@
 """State in few bits: the object that holds it, and how the state of one update is encoded."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -162,7 +162,7 @@ class EncodedState:
                     f"{[*known]}"
                 )
         shape, signed = parts["shape"], parts["signed"]
-        if not (isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)):
+        if not (isinstance(shape, list | tuple) and _is_shape(shape)):
             raise ValueError(f"the encoded state {name} has the shape {shape!r}")
         if not isinstance(signed, bool):
             raise TypeError(f"signed of the encoded state {name} must be a bool, got {signed!r}")
@@ -179,13 +179,14 @@ class EncodedState:
                     f"{key} of the encoded state {name} do not fit {format} of the shape {shape}"
                 )
         made = cls.zeros(format, parts["dtype"], shape, signed)
-        for key in ("codes", "scales")[: len(made.arrays())]:
-            getattr(made, key)[...] = parts[key]
+        made.codes[...] = parts["codes"]
+        if made.scales is not None:
+            made.scales[...] = parts["scales"]
         return made
 
     def is_whole(self) -> bool:
         """Whether its arrays are as its format, dtype and shape have them."""
-        if self.format not in _CODES:
+        if self.format not in _CODES or not _is_shape(self.shape):
             return False
         codes, scales = _lengths(self.format, self.shape)
         return (
@@ -196,6 +197,10 @@ class EncodedState:
 
     def __repr__(self) -> str:
         return f"EncodedState({self.format!r}, {self.dtype}, {self.shape}, {self.nbytes} bytes)"
+
+
+def _is_shape(shape: Sequence[Any]) -> bool:
+    return all(type(n) is int and n >= 0 for n in shape)
 
 
 def _lengths(format: str, shape: tuple[int, ...]) -> tuple[int, int | None]:

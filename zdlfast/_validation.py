@@ -4,7 +4,6 @@ Everything here raises errors of the book's types, which name the key or the opt
 that was given and what was expected.
 """
 
-import difflib
 import inspect
 import numbers
 from collections.abc import Iterable
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
 
 # ---------------------------------------------------------------- options and attributes
 
-# What other libraries call it, and what it is called here: the first of these that a class has.
+# What other libraries call it, and what it is called here.
 _NAMES = {
-    "learning_rate": ("lr",),
-    "learning_rate_init": ("lr",),
-    "alpha": ("lr",),
-    "epsilon": ("eps",),
-    "rho": ("decay_rate",),
-    "beta_1": ("beta1",),
-    "beta_2": ("beta2",),
-    "mu": ("momentum",),
-    "maximise": ("maximize",),
-    "clipnorm": ("clip_norm",),
-    "global_clipnorm": ("clip_norm",),
-    "max_norm": ("clip_norm",),
-    "clipvalue": ("clip_value",),
+    "learning_rate": "lr",
+    "learning_rate_init": "lr",
+    "alpha": "lr",
+    "epsilon": "eps",
+    "rho": "decay_rate",
+    "beta_1": "beta1",
+    "beta_2": "beta2",
+    "mu": "momentum",
+    "maximise": "maximize",
+    "clipnorm": "clip_norm",
+    "global_clipnorm": "clip_norm",
+    "max_norm": "clip_norm",
+    "clipvalue": "clip_value",
 }
 _HINTS = {
     "param_groups": "give overrides= for options of some parameters",
@@ -56,20 +55,24 @@ _HINTS_OF = {
 def hint(optimizer: "Optimizer | type[Optimizer]", name: str) -> str:
     """What may have been meant by a name that an optimizer has not got."""
     cls = optimizer if isinstance(optimizer, type) else type(optimizer)
-    own, common = [*optimizer._options, *optimizer._flags], cls._common_options
-    if (cls.__name__, name) in _HINTS_OF:
-        return f": {_HINTS_OF[cls.__name__, name]}"
+    own = (*optimizer._options, *optimizer._flags)
+    known = (*own, *cls._common_options)
+    for base in cls.__mro__:
+        if (base.__name__, name) in _HINTS_OF:
+            return f": {_HINTS_OF[base.__name__, name]}"
     if name in _HINTS:
         return f": {_HINTS[name]}"
     if name == "betas" and "beta1" in own:
         return ": give beta1= and beta2="
     if name == "iterations":
         return f": the number of updates is {optimizer._counter or 'updates'}"
-    known = (*own, *common)
-    for meant in _NAMES.get(name, ()) or difflib.get_close_matches(name, known, 1, 0.8):
-        if meant in known:
-            return f": here it is {meant}"
-    return f"; its options are {', '.join(own)}; all optimizers take {', '.join(common)}"
+    if _NAMES.get(name) in known:
+        return f": here it is {_NAMES[name]}"
+    from difflib import get_close_matches
+
+    for meant in get_close_matches(name, known, 1, 0.8):
+        return f": here it is {meant}"
+    return f"; its options are {', '.join(own)}; all take {', '.join(cls._common_options)}"
 
 
 def check_arguments(
@@ -77,7 +80,8 @@ def check_arguments(
 ) -> None:
     """Whether a class takes these arguments; Python's own errors have no hint."""
     known = inspect.signature(cls.__init__).parameters
-    if values and "lr" in keywords and not isinstance(values[0], numbers.Real):
+    is_first = [*known][1:2] == ["lr"]
+    if is_first and values and "lr" in keywords and not isinstance(values[0], numbers.Real):
         raise TypeError(f"{cls.__name__} takes options, got {_shown(values[0])}")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return
