@@ -218,7 +218,7 @@ cdef inline bint is_plain(Entry *entry, int count) noexcept:
     return True
 
 
-cdef inline int classify(Entry *entry, int count) except -1:
+cdef int classify(Entry *entry, int count) except -1:
     """Say what is to be done with an entry, and fill in what a kernel needs. Changes nothing."""
     if is_plain(entry, count):
         return 0

@@ -136,7 +136,8 @@ cdef class Groups:
             memcpy(of_others, numbers, sizeof(of_others))
             fill_group(&self.array[k], rule, options, lr, self.own_decay, t, of_others)
         fill_group(self.array, rule, options, lr, self.own_decay, t, numbers)
-        for k in range(self.count):
+        # Only numbers that go on from step to step can come to where a division fails.
+        for k in range(self.count if rule.numbers > 0 else 0):
             if not all_finite(self.array[k].scalars + FIRST_SCALAR, rule.count):
                 self.compute_in_python(optimizer, k, options[lr] if lr >= 0 else 0.0)
         return 0
