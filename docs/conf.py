@@ -24,7 +24,7 @@ html_css_files = ["site.css"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings tell
-autodoc_mock_imports = [name for name in ("torch", "mpi4py") if find_spec(name) is None]
+autodoc_mock_imports = [] if find_spec("torch") else ["torch"]
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 myst_enable_extensions = ["colon_fence"]

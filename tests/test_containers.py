@@ -1,12 +1,11 @@
 """What params and grads may be: any mapping, or a list; arrays, or numbers."""
 
-import copy
 from collections import OrderedDict, UserDict, defaultdict
 from types import MappingProxyType
 
 import numpy as np
 import pytest
-from table import assert_same_bits, assert_same_run, go_on_from, keys_of
+from table import assert_same_bits, assert_same_run, go_on_from, keys_of, steps_past_python
 
 pytestmark = pytest.mark.each_kind
 
@@ -127,23 +126,14 @@ def test_numbers_are_replaced_in_the_container(rule, number):
     "number", [float, np.float64, np.float32, np.float16, np.longdouble, np.array]
 )
 def test_numbers_with_state_are_not_looked_at_by_python(rule, rng, monkeypatch, kind, number):
-    fast, numpy = rule.fast(), rule.numpy()
-
     def network():
         drawn = arrays(rng) | {"x": number(rng.standard_normal()), "y": number(0.25)}
         return drawn if kind is dict else list(drawn.values())
 
     ours = network()
-    theirs = copy.deepcopy(ours)
     if number is np.array:  # of which NumPy's operators make numbers
         number = np.float64
-    for step in range(4):
-        if step == 1:
-            monkeypatch.setattr(rule.fast, "_update_rest", None)
-        grads = network()
-        fast.update(ours, grads)
-        numpy.update(theirs, grads)
-        assert_same_run(fast, numpy, ours, theirs)
+    for theirs in steps_past_python(rule, monkeypatch, ours, network):
         for key in keys_of(ours):
             assert type(ours[key]) is type(theirs[key])
 

@@ -198,7 +198,7 @@ def draw(path: Path, results: list[Result]) -> None:
     """
     count = max(r.threads for r in results)
     results = [r for r in results if r.threads == count]
-    figure, axes = plots.grid(1, 1, (10, 4.6), share=True)
+    figure, axes = plots.grid(1, 1, (10, 4.6), share=False)
     ax = axes[0, 0]
     ends: dict[str, tuple[float, float]] = {}
     for name in (name for name in LIBRARIES if name in results[-1].times):
